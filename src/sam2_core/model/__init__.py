@@ -1,0 +1,1 @@
+"""The modules of SAM 2.1: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""From frames and prompts in pixels to masks."""

@@ -1,0 +1,1 @@
+"""Volumes with named axes, and the sessions that segment them."""
