@@ -1,0 +1,111 @@
+"""Model configs: YAML files in Meta's layout, found by name or path, changed by overrides."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sam2_core.errors import InputError
+
+FOLDER = Path(__file__).parent
+
+
+def config_names() -> list[str]:
+    """Names of the configs that ship with the package, such as ``sam2.1/sam2.1_hiera_t.yaml``."""
+    return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def find_config(name_or_path: str | Path) -> Path:
+    """The file of a config.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A YAML file; or a shipped config by any of its names, as in ``configs/sam2.1/sam2.1_hiera_t.yaml``,
+        ``sam2.1_hiera_t.yaml`` or ``sam2.1_hiera_t``.
+
+    Raises
+    ------
+    InputError
+        Nothing of that name exists.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    wanted = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    for known in config_names():
+        stem = known.removesuffix(".yaml")
+        if wanted in (stem, stem.rsplit("/", 1)[-1]):
+            return FOLDER / known
+    raise InputError(
+        f"there is no config {str(name_or_path)!r}: give a YAML file or one of {', '.join(config_names())}"
+    )
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a config and apply overrides.
+
+    Parameters
+    ----------
+    source : str, Path or mapping
+        A name or path (see `find_config`), the text of a YAML file, or its content.
+    overrides : sequence of str
+        Such as ``model.image_size=256``; a leading ``++`` or ``+`` is allowed and changes nothing.
+
+    Raises
+    ------
+    InputError
+        The file is no YAML mapping with a part ``model``, or an override is malformed.
+    """
+    if isinstance(source, Mapping):
+        config = _copy(source)
+    else:
+        is_text = isinstance(source, str) and "\n" in source
+        text = source if is_text else find_config(source).read_text(encoding="utf-8")
+        try:
+            config = yaml.load(str(text), Loader=_Loader)
+        except yaml.YAMLError as error:
+            place = "the config text" if is_text else str(source)
+            raise InputError(f"{place} is not a YAML file: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise InputError(
+            f"the config {_title(source)} has no part 'model': it must be laid out as a SAM 2 model config"
+        )
+    for override in overrides:
+        _override(config, override)
+    return config
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-6 for a string; configs mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _override(config: dict[str, Any], override: str) -> None:
+    key, equals, value = override.lstrip("+").partition("=")
+    if not equals or not key:
+        raise InputError(f"the override {override!r} must look like model.image_size=512")
+    *parents, last = key.split(".")
+    node = config
+    for parent in parents:
+        child = node.get(parent)
+        if not isinstance(child, dict):
+            child = node[parent] = {}
+        node = child
+    node[last] = yaml.load(value, Loader=_Loader)
+
+
+def _copy(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _copy(value) for key, value in node.items()}
+    return [_copy(value) for value in node] if isinstance(node, list | tuple) else node
+
+
+def _title(source: object) -> str:
+    return repr(str(source)) if isinstance(source, str | Path) and "\n" not in str(source) else "given"
