@@ -1,0 +1,267 @@
+"""Training clips: short runs of planes or frames of the labelled sets, seen as a user would and augmented.
+
+`ClipDataset` is indexable by any number and reproducible: the clip depends on the seed and the index alone,
+so a training run that stops can go on at the index where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from training.dataset import intensity, views
+from training.dataset.labelled_sets import Sequence
+
+# How often each set is drawn, before normalisation; the single-image sets have T = 1 or a pseudo-video.
+SET_WEIGHTS: dict[str, float] = {
+    "dsb2018_nuclei2d": 3.0,
+    "usiigaci_phase2d": 1.2,
+    "t98g_phase_track": 1.2,
+    "fibsem_medulla_neurites3d": 2.0,
+    "arabidopsis_nuclei3d": 0.7,
+    "arabidopsis_cells3d": 0.8,
+    "mouse_embryo_nuclei3d": 0.5,
+    "stardist_worm_nuclei3d": 0.5,
+    "sunnybrook_cine4d": 1.0,
+    "sct_spinal_cord3d": 0.4,
+    "davis2016_480p": 1.5,
+}
+
+
+@dataclass
+class Clip:
+    """One training clip.
+
+    Attributes
+    ----------
+    frames : torch.Tensor
+        float32, (T, 3, S, S), normalised with ImageNet's mean and standard deviation.
+    masks : torch.Tensor
+        bool, (T, N, S, S), one to `max_objects` objects; every object is visible in frame 0.
+    valid : torch.Tensor
+        bool, (T,): frames whose masks are known; frame 0 always is. Where False, masks are empty and mean
+        nothing.
+    set : str
+        The labelled set it comes from.
+    """
+
+    frames: torch.Tensor
+    masks: torch.Tensor
+    valid: torch.Tensor
+    set: str
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are drawn; probabilities are in [0, 1].
+
+    Attributes
+    ----------
+    size : int
+        Side S of the square frames, in pixels.
+    frames : int
+        Number of frames T; with 1, single images.
+    max_objects : int
+        Most objects N of a clip.
+    min_pixels : int
+        Fewest pixels of an object in frame 0, at the size S.
+    whole_view : float
+        How often the whole image is shown, squashed to the square as the predictors do it.
+    merge : float
+        How often touching objects are joined into one, for one object of the clip.
+    augment : bool
+        Whether to flip, rotate and change intensities.
+    """
+
+    size: int = 256
+    frames: int = 1
+    max_objects: int = 4
+    min_pixels: int = 12
+    whole_view: float = 0.5
+    merge: float = 0.1
+    augment: bool = True
+
+
+class ClipDataset(Dataset[Clip]):
+    """Clips drawn at random from sequences.
+
+    Parameters
+    ----------
+    sequences : sequence of Sequence
+        From `splits.load_part`.
+    options : ClipOptions
+    length : int
+        Number of clips; any non-negative index works, the length is what a sampler sees.
+    seed : int
+    weights : mapping, optional
+        How often each set is drawn, `SET_WEIGHTS` by default (1 for a set that is not named there).
+    """
+
+    def __init__(
+        self,
+        sequences: SequenceOf[Sequence],
+        options: ClipOptions | None = None,
+        *,
+        length: int = 1_000_000,
+        seed: int = 0,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self.options = options or ClipOptions()
+        self.length = length
+        self.seed = seed
+        by_set: dict[str, list[Sequence]] = defaultdict(list)
+        for sequence in sequences:
+            if sequence.labels.any():
+                by_set[sequence.set].append(sequence)
+        if not by_set:
+            raise ValueError("there are no labelled objects to train on")
+        weights = SET_WEIGHTS if weights is None else weights
+        chosen = {name: float(weights.get(name, 1.0)) for name in by_set}
+        self._by_set = {name: by_set[name] for name, weight in chosen.items() if weight > 0}
+        total = sum(chosen.values())
+        self._probabilities = [chosen[name] / total for name in self._by_set]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng([self.seed, index])
+        for _ in range(100):
+            name = list(self._by_set)[rng.choice(len(self._by_set), p=self._probabilities)]
+            group = self._by_set[name]
+            clip = draw_clip(group[rng.integers(len(group))], self.options, rng)
+            if clip is not None:
+                return clip
+        raise RuntimeError("no clip with an object was found in 100 tries; lower min_pixels")
+
+
+def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator) -> Clip | None:
+    """Draw one clip from a sequence; None where the draw shows no object."""
+    axis = _draw_axis(sequence, options, rng)
+    planes = _draw_planes(sequence, axis, options.frames, rng)
+    if planes is None:
+        return None
+    frames = np.moveaxis(sequence.frames, axis, 0)[planes]
+    labels = np.moveaxis(sequence.labels, axis, 0)[planes]
+    valid = sequence.labelled[planes] if axis == 0 else np.full(len(planes), True)
+
+    view = views.draw_view(labels[0], options.size, options.whole_view, options.augment, rng)
+    if view is None:
+        return None
+    still = len(np.unique(planes)) == 1 and options.frames > 1
+    drift = views.draw_drift(options.frames, rng) if still else None
+    ids = _draw_objects(views.sample_labels(labels[0], view, options.size), options, rng)
+    if not ids:
+        return None
+    image, masks = views.sample(frames, labels, ids, view, options.size, drift)
+    masks &= torch.from_numpy(valid)[:, None, None, None]
+    seen = masks[0].sum((-2, -1)) >= options.min_pixels
+    if not seen.any():
+        return None
+    if options.augment:
+        image = intensity.augment(image, rng)
+    return Clip(intensity.normalise(image), masks[:, seen], torch.from_numpy(valid.copy()), sequence.set)
+
+
+def _draw_axis(sequence: Sequence, options: ClipOptions, rng: np.random.Generator) -> int:
+    # The natural axis more often: planes along z are what a microscope or scanner records.
+    others = [a for a in sequence.slice_axes if a != 0]
+    if not others or not sequence.labelled.all() or rng.random() < 0.5:
+        return 0
+    return int(rng.choice(others))
+
+
+def _draw_planes(sequence: Sequence, axis: int, count: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Indices of `count` planes along `axis`; the first is labelled. One index repeated is a pseudo-video."""
+    length = sequence.frames.shape[axis]
+    labelled = np.flatnonzero(sequence.labelled) if axis == 0 else np.arange(length)
+    start = int(rng.choice(labelled))
+    if count == 1 or length == 1 or len(labelled) == 1 or rng.random() < 0.08:
+        return np.full(count, start)
+    if axis == 0 and len(labelled) < length // 2:
+        # Few labelled frames: run from one to another, so that the end is labelled too.
+        end = int(rng.choice(labelled[labelled != start]))
+        return np.rint(np.linspace(start, end, count)).astype(int)
+    longest = (length - 1) // (count - 1)
+    stride = int(rng.choice([1, 1, 1, 2, 2, 3]))
+    stride = max(1, min(stride, longest))
+    direction = 1 if rng.random() < 0.5 else -1
+    planes = start + direction * stride * np.arange(count)
+    # Shift into the range rather than repeat the last plane; short stacks bounce at their ends.
+    if longest < 1:
+        period = max(2 * (length - 1), 1)
+        folded = np.mod(planes, period)
+        return np.minimum(folded, period - folded)
+    shift = max(0, -planes.min()) - max(0, planes.max() - (length - 1))
+    planes = planes + shift
+    return planes if axis != 0 or sequence.labelled[planes[0]] else None
+
+
+def _draw_objects(labels: np.ndarray, options: ClipOptions, rng: np.random.Generator) -> list[list[int]]:
+    """Objects of the first frame as lists of ids; one of them may be several touching ids joined."""
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    ids = np.flatnonzero(counts >= options.min_pixels)
+    if not len(ids):
+        return []
+    chosen = rng.permutation(ids)[: options.max_objects]
+    objects = [[int(i)] for i in chosen]
+    if options.augment and rng.random() < options.merge:
+        objects[0] = _touching(labels, int(chosen[0]))
+    return objects
+
+
+def _touching(labels: np.ndarray, label: int) -> list[int]:
+    """`label` and the labels within two pixels of it."""
+    from scipy.ndimage import binary_dilation
+
+    near = np.unique(labels[binary_dilation(labels == label, iterations=2)])
+    return [int(i) for i in near if i != 0]
+
+
+@dataclass
+class ClipBatch:
+    """Clips of the same T and S, their objects in one row.
+
+    Attributes
+    ----------
+    frames : torch.Tensor
+        float32, (T, B, 3, S, S).
+    masks : torch.Tensor
+        bool, (T, M, S, S), the objects of all clips, M in total.
+    clip_of_object : torch.Tensor
+        int64, (M,): the clip, in 0..B-1, of each object.
+    valid : torch.Tensor
+        bool, (T, M): masks that are known.
+    sets : list of str
+        The labelled set of each clip.
+    """
+
+    frames: torch.Tensor
+    masks: torch.Tensor
+    clip_of_object: torch.Tensor
+    valid: torch.Tensor
+    sets: list[str]
+
+
+def collate(clips: SequenceOf[Clip]) -> ClipBatch:
+    """Join clips into a batch; a `DataLoader`'s ``collate_fn``."""
+    counts = torch.tensor([clip.masks.shape[1] for clip in clips])
+    clip_of_object = torch.repeat_interleave(torch.arange(len(clips)), counts)
+    valid = torch.stack([clip.valid for clip in clips], dim=1)
+    return ClipBatch(
+        frames=torch.stack([clip.frames for clip in clips], dim=1),
+        masks=torch.cat([clip.masks for clip in clips], dim=1),
+        clip_of_object=clip_of_object,
+        valid=valid[:, clip_of_object],
+        sets=[clip.set for clip in clips],
+    )
