@@ -104,7 +104,8 @@ def estimate_window(
         if (i, y, x) in seen:
             continue
         seen.add((i, y, x))
-        tile = np.asarray(plane[y : y + 1024, x : x + 1024])[::2, ::2]
+        step = 2 if height * width > 512 * 512 else 1
+        tile = np.asarray(plane[y : y + 1024, x : x + 1024])[::step, ::step]
         values.append(tile[np.isfinite(tile)].ravel())
     sample = np.concatenate(values)
     if sample.size == 0:
