@@ -1,1 +1,2 @@
-"""Checkpoints: where they are, how they load."""
+"""Checkpoints: which there are (`table`), where they are and how they get there (`download`, `hub`), how they load
+(`checkpoints`)."""
