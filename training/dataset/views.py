@@ -30,9 +30,9 @@ def draw_view(labels: np.ndarray, size: int, whole: float, augment: bool, rng: n
             side = max(x1 - x0, y1 - y0) * size / target
         else:
             side = image_side * np.exp(rng.uniform(np.log(0.2), np.log(1.2)))
-        side = float(np.clip(side, min(32, 0.5 * image_side), 1.3 * image_side))
+        side = float(np.clip(side, min(32, 0.5 * image_side), 1.1 * image_side))
         aspect = np.exp(rng.normal(0, 0.15))
-        extent = np.array([side * aspect / width, side / aspect / height])
+        extent = np.array([side * aspect / width, side / aspect / height]).clip(max=1.05)
         anchor = np.array([(x0 + x1) / 2 / width, (y0 + y1) / 2 / height])
         centre = anchor + rng.uniform(-0.4, 0.4, 2) * extent
         # Keep the crop within the image where it fits.
@@ -161,7 +161,7 @@ def _crop_to_views(thetas: list[np.ndarray], shape: tuple[int, int]) -> tuple[tu
     return (slice(low[1], high[1]), slice(low[0], high[0])), moved
 
 
-def _pool_factor(theta: np.ndarray, shape: tuple[int, int], size: int) -> tuple[int, int]:
+def _pool_factor(theta: np.ndarray, shape: torch.Size, size: int) -> tuple[int, int]:
     """Whole pixels (y, x) of the image per pixel of the square: bilinear sampling alone would alias."""
     per_pixel = 2 / size * np.abs(theta[:, :2]).sum(1) * np.array([shape[1], shape[0]])
     return max(1, int(per_pixel[1] + 0.25)), max(1, int(per_pixel[0] + 0.25))
