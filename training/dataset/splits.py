@@ -57,19 +57,19 @@ BLOCKS: dict[str, Blocks] = {
     "sct_spinal_cord3d": Blocks(0, (0, 31), (34, 55)),
 }
 
+_NUCLEI = (
+    # 256 x 256 fluorescence: three groups
+    "08ae27 1c2f9e 1e61ec 3a508d 3b9572 66612c 75120b 751f42 84eeec 886789 8ecdb9 b67a6e d7fc0d e4fc93 "
+    "eb96fc ec031f 2dd9d8 387475 c04fa1 df33b1 648636 68f833 "
+    # 256 x 320 stained tissue: two groups
+    "4d14a3 65c852 f952cc 7798ca a5fe0b abd8dd b0e35e b909aa be771d c0152b "
+    # 1024 x 1024 brightfield, 520 x 696, 512 x 640 and 603 x 1272 fluorescence
+    "4e07a6 07fb37 547ef2 7f2b15 b61d3f 140042 20c37b 5d21ac 9520af a5e695 ad9d30 538b76"
+)
+
 # Starts of the names of the sequences that are for validation.
 VALIDATION_NAMES: dict[str, tuple[str, ...]] = {
-    "dsb2018_nuclei2d": tuple(
-        (
-            # 256 x 256 fluorescence: three groups
-            "08ae27 1c2f9e 1e61ec 3a508d 3b9572 66612c 75120b 751f42 84eeec 886789 8ecdb9 b67a6e d7fc0d e4fc93 "
-            "eb96fc ec031f 2dd9d8 387475 c04fa1 df33b1 648636 68f833 "
-            # 256 x 320 stained tissue: two groups
-            "4d14a3 65c852 f952cc 7798ca a5fe0b abd8dd b0e35e b909aa be771d c0152b "
-            # 1024 x 1024 brightfield, 520 x 696, 512 x 640 and 603 x 1272 fluorescence
-            "4e07a6 07fb37 547ef2 7f2b15 b61d3f 140042 20c37b 5d21ac 9520af a5e695 ad9d30 538b76"
-        ).split()
-    ),
+    "dsb2018_nuclei2d": tuple(_NUCLEI.split()),
     "usiigaci_phase2d": ("set05", "set09", "set13", "set17"),
     "sunnybrook_cine4d": ("SCD0000301",),
     "davis2016_480p": ("car-shadow", "libby"),
