@@ -1,4 +1,4 @@
-"""Hiera, the hierarchical vision transformer of the image encoder (Ryali et al. 2023; SAM 2, Ravi et al. 2024, sec. 4)."""
+"""Hiera, the hierarchical vision transformer of the image encoder (Ryali et al. 2023; SAM 2, sec. 4)."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ class Hiera(nn.Module):
     global_att_blocks : sequence of int
         Blocks whose attention spans the whole map.
     window_pos_embed_bkg_spatial_size : (int, int)
-        Size of the learnt, interpolated background position embedding (Bolya et al. 2023, "Window attention is bugged").
+        Size of the learnt, interpolated background position embedding (Bolya et al. 2023).
     """
 
     def __init__(

@@ -49,9 +49,7 @@ class FpnNeck(nn.Module):
         self.backbone_channel_list = list(backbone_channel_list)
         self.fpn_interp_model = fpn_interp_model
         self.fuse_type = fuse_type
-        levels = (
-            range(len(self.backbone_channel_list)) if fpn_top_down_levels is None else fpn_top_down_levels
-        )
+        levels = range(len(self.backbone_channel_list)) if fpn_top_down_levels is None else fpn_top_down_levels
         self.fpn_top_down_levels = list(levels)
         self.convs = nn.ModuleList()
         for channels in self.backbone_channel_list:

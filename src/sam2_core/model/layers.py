@@ -44,9 +44,10 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
-        scale = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
-        return (x - mean) * scale + self.bias[:, None, None]
+        # by hand: torch.var_mean over a strided axis is four times slower on a CPU
+        x = x - x.mean(dim=1, keepdim=True)
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + self.eps)
+        return x * scale * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class DropPath(nn.Module):

@@ -78,9 +78,7 @@ class MaskDecoder(nn.Module):
         if use_high_res_features:
             self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
             self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
-        self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP(dim, dim, dim // 8, 3) for _ in range(self.num_mask_tokens)
-        )
+        self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(
             dim,
             iou_head_hidden_dim,
@@ -118,9 +116,7 @@ class MaskDecoder(nn.Module):
         high_res_features : tuple of Tensor, optional
             (1 or B, C / 8, 4 h, 4 w) and (1 or B, C / 4, 2 h, 2 w).
         """
-        masks, ious, mask_tokens, object_score = self._predict(
-            image, image_pe, tokens, dense, high_res_features
-        )
+        masks, ious, mask_tokens, object_score = self._predict(image, image_pe, tokens, dense, high_res_features)
         several = multimask_output and self.use_multimask_token_for_obj_ptr
         pointer_tokens = mask_tokens[:, 1:] if several else mask_tokens[:, :1]
         if multimask_output:
@@ -156,9 +152,7 @@ class MaskDecoder(nn.Module):
             fine = act2(up2(fine) + high_res[0])
         else:
             fine = self.output_upscaling(src)
-        weights = torch.stack(
-            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
-        )
+        weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         masks = (weights @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
 
         ious = self.iou_prediction_head(hidden[:, first])

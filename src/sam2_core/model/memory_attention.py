@@ -88,9 +88,7 @@ class MemoryAttentionLayer(nn.Module):
         self.pos_enc_at_cross_attn_queries = pos_enc_at_cross_attn_queries
         self.pos_enc_at_cross_attn_keys = pos_enc_at_cross_attn_keys
 
-    def forward(
-        self, x: Tensor, pos: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, pos: Tensor, memory: Tensor, memory_pos: Tensor, num_pointer_tokens: int) -> Tensor:
         normed = self.norm1(x)
         q = normed + pos if self.pos_enc_at_attn else normed
         x = x + self.dropout(self.self_attn(q, q, normed))

@@ -370,9 +370,7 @@ class SAM2Base(nn.Module):
         in_range = self.multimask_min_pt_num <= num_points <= self.multimask_max_pt_num
         return self.multimask_output_in_sam and allowed and in_range
 
-    def _attend(
-        self, embedding: ImageEmbedding, memory: Tensor, positions: Tensor, pointer_tokens: int
-    ) -> Tensor:
+    def _attend(self, embedding: ImageEmbedding, memory: Tensor, positions: Tensor, pointer_tokens: int) -> Tensor:
         features = embedding.features
         place = self.image_encoder.neck.position_encoding(features).to(features.dtype)
         tokens = self.memory_attention(

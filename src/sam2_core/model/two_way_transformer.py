@@ -1,4 +1,4 @@
-"""The transformer of the mask decoder: prompt tokens and image attend to each other (SAM, Kirillov et al. 2023, app. A)."""
+"""The transformer of the mask decoder: prompts and image attend to each other (SAM, Kirillov et al. 2023, app. A)."""
 
 from torch import Tensor, nn
 
@@ -61,9 +61,7 @@ class TwoWayAttentionBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(embedding_dim, num_heads, downsample_rate)
         self.skip_first_layer_pe = skip_first_layer_pe
 
-    def forward(
-        self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
         if self.skip_first_layer_pe:
             queries = self.self_attn(queries, queries, queries)
         else:

@@ -1,0 +1,90 @@
+"""The losses of SAM 2 (Ravi et al. 2024, app. D.2): focal and dice on masks, L1 on IoU, cross-entropy on presence."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from sam2_core.model.sam2 import Segmentation
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the parts of the loss; the defaults are the paper's."""
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    presence: float = 1.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts of the loss, unweighted, and their weighted sum; scalars."""
+
+    total: Tensor
+    focal: Tensor
+    dice: Tensor
+    iou: Tensor
+    presence: Tensor
+
+
+def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weights: LossWeights) -> Losses:
+    """Loss of one answer.
+
+    Of several candidate masks only the best is taught, by the sum of focal and dice; the predicted IoU of all is.
+    Masks count only where the object is present.
+
+    Parameters
+    ----------
+    answer : Segmentation
+        Of M objects, with candidates (M, K, h, w).
+    truth : Tensor
+        (M, S, S) bool masks.
+    known : Tensor
+        (M,) bool, objects whose mask on this frame is known.
+    """
+    size = truth.shape[-2:]
+    target = truth[:, None].float()
+    with torch.no_grad():
+        candidates = F.interpolate(answer.multimasks.float(), size, mode="bilinear", align_corners=False)
+        overlap = actual_iou(candidates, target)
+        coarse = F.interpolate(target, answer.multimasks.shape[-2:], mode="area").expand_as(answer.multimasks)
+        best = _mask_loss(answer.multimasks.float(), coarse, weights)[0].argmin(dim=1)
+    chosen = answer.multimasks[torch.arange(len(best)), best][:, None].float()
+    logits = F.interpolate(chosen, size, mode="bilinear", align_corners=False)
+    _, focal, dice = (x[:, 0] for x in _mask_loss(logits, target, weights))
+    present = truth.flatten(1).any(dim=1)
+    iou = (answer.ious.float() - overlap).abs().mean(dim=1)
+    score = answer.object_score_logits.float()[:, 0]
+    presence = F.binary_cross_entropy_with_logits(score, present.float(), reduction="none")
+
+    shown = (present & known).float()
+    count = known.float().sum().clamp(min=1)
+    parts = [(x * shown).sum() / count for x in (focal, dice, iou)]
+    parts.append((presence * known).sum() / count)
+    total = sum(w * p for w, p in zip((weights.focal, weights.dice, weights.iou, weights.presence), parts))
+    return Losses(torch.as_tensor(total), *parts)
+
+
+def _mask_loss(logits: Tensor, target: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
+    focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0).mean(dim=(-2, -1))
+    dice = dice_loss(logits, target)
+    return weights.focal * focal + weights.dice * dice, focal, dice
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient over the last two axes (Milletari et al. 2016)."""
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum(dim=(-2, -1))
+    return 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1)) + 1)
+
+
+@torch.no_grad()
+def actual_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU of thresholded logits with a 0/1 target over the last two axes."""
+    mask, truth = (logits > 0).float(), (target > 0).float()
+    both = (mask * truth).sum(dim=(-2, -1))
+    return both / (mask.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) - both).clamp(min=1)

@@ -1,0 +1,74 @@
+"""Simulated users: first clicks, boxes, and corrections where the prediction is wrong (SAM 2, Ravi et al. 2024, app. D.2)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_click(region: Tensor, central: float, generator: torch.Generator | None = None) -> Tensor:
+    """A pixel of each region.
+
+    Parameters
+    ----------
+    region : Tensor
+        (B, H, W) bool; where a region is empty, some pixel of the image.
+    central : float
+        Probability of a click deep inside the region instead of anywhere in it.
+
+    Returns
+    -------
+    Tensor
+        (B, 1, 2) float32, (x, y).
+    """
+    batch, _, width = region.shape
+    inside = region.float()
+    # the share of a window that lies in the region grows towards its middle; on a coarse grid, for speed
+    coarse = F.avg_pool2d(inside[:, None], 4)
+    depth = coarse + sum(F.avg_pool2d(coarse, size, stride=1, padding=size // 2) for size in (3, 7, 13))
+    depth = F.interpolate(depth, region.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    wants_centre = torch.rand(batch, 1, 1, generator=generator, device=region.device) < central
+    noise = torch.rand(region.shape, generator=generator, device=region.device)
+    score = torch.where(wants_centre, depth + 0.05 * noise, noise) + 10 * inside
+    index = score.flatten(1).argmax(dim=1)
+    return torch.stack((index % width, index // width), dim=-1)[:, None].float()
+
+
+def sample_correction(
+    prediction: Tensor, truth: Tensor, central: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A click in the region where prediction and truth (B, H, W), bool, differ: (B, 1, 2) and labels (B, 1).
+
+    Where they agree, a click in the object; in the background where there is no object.
+    """
+    error = prediction ^ truth
+    right = ~error.flatten(1).any(dim=1)
+    empty = ~truth.flatten(1).any(dim=1)
+    error = torch.where(right[:, None, None], truth | empty[:, None, None], error)
+    click = sample_click(error, central, generator)
+    x, y = click[:, 0].long().unbind(-1)
+    label = truth[torch.arange(len(truth), device=truth.device), y, x]
+    return click, label.int()[:, None]
+
+
+def sample_box(mask: Tensor, noise: float = 0.1, limit: float = 20.0, generator: torch.Generator | None = None) -> Tensor:
+    """The box around each mask (B, H, W), corners moved by up to `noise` of its sides and `limit` pixels.
+
+    Returns
+    -------
+    Tensor
+        (B, 2, 2) float32: the top left and the bottom right corner, (x, y).
+    """
+    _, height, width = mask.shape
+    columns, rows = mask.any(dim=1), mask.any(dim=2)
+    x0, x1 = _ends(columns)
+    y0, y1 = _ends(rows)
+    side = torch.stack((x1 - x0, y1 - y0), dim=-1)[:, None].float()
+    corners = torch.stack((torch.stack((x0, y0), -1), torch.stack((x1, y1), -1)), dim=1).float()
+    shift = 2 * torch.rand(corners.shape, generator=generator, device=mask.device) - 1
+    corners = corners + shift * (side * noise).clamp(max=limit)
+    return corners.clamp_(min=0).minimum(corners.new_tensor([width - 1, height - 1]))
+
+
+def _ends(line: Tensor) -> tuple[Tensor, Tensor]:
+    present = line.int()
+    return present.argmax(dim=1), line.shape[1] - 1 - present.flip(1).argmax(dim=1)

@@ -1,0 +1,212 @@
+"""SAM 2 on a clip with a simulated user: prompts on some frames, corrections, memory in between (Ravi et al. 2024, app. D.2)."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from sam2_core.model.sam2 import ImageEmbedding, MemoryBank, SAM2Base, Segmentation
+from sam2_core.predict.memory import plan_memory
+from training.loss_fns import Losses, LossWeights, actual_iou, segmentation_loss
+from training.model.prompts import sample_box, sample_click, sample_correction
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How the simulated user prompts.
+
+    Attributes
+    ----------
+    box : float
+        Probability that the first prompt is a box rather than a click.
+    mask : float
+        Probability that a clip (not a single image) starts from the true mask.
+    corrections : int
+        Correcting clicks after the first prompt of a frame.
+    corrected_frames : int
+        How many later frames of a clip may be corrected, at most.
+    central : float
+        Probability of a click in the middle of a region.
+    """
+
+    box: float = 0.4
+    mask: float = 0.5
+    corrections: int = 2
+    corrected_frames: int = 1
+    central: float = 0.5
+
+
+@dataclass(frozen=True)
+class Step:
+    """One answer of the model: a frame, and the masks of all M objects on it after one more prompt."""
+
+    frame: int
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal length and their objects, flattened.
+
+    Attributes
+    ----------
+    frames : Tensor
+        (B, T, 3, S, S) normalised images.
+    masks : Tensor
+        (M, T, S, S) bool, the objects of all clips.
+    clip : Tensor
+        (M,) int64, the clip each object belongs to.
+    valid : Tensor
+        (M, T) bool, whether the object's mask on a frame is known.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    clip: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The same batch on a device."""
+        return ClipBatch(*(x.to(device, non_blocking=True) for x in (self.frames, self.masks, self.clip, self.valid)))
+
+
+class SAM2Train(nn.Module):
+    """Runs a model over a batch of clips as a user and the predictors would, and scores its answers."""
+
+    def __init__(self, model: SAM2Base, prompts: PromptSettings, weights: LossWeights) -> None:
+        super().__init__()
+        self.model = model
+        self.prompts = prompts
+        self.weights = weights
+
+    def forward(self, frames: Tensor, masks: Tensor, clip: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """The loss of a batch (the fields of `ClipBatch`): `total`, its parts, and `last_iou`, the IoU at the end.
+
+        Tensors in and out, so that any of Fabric's strategies can wrap it.
+        """
+        batch = ClipBatch(frames, masks, clip, valid)
+        steps = self.run(batch)
+        each = [
+            segmentation_loss(step.segmentation, masks[:, step.frame], valid[:, step.frame], self.weights)
+            for step in steps
+            if step.segmentation.masks.requires_grad
+        ]
+        result = {f.name: torch.stack([getattr(loss, f.name) for loss in each]).mean() for f in fields(Losses)}
+        result["last_iou"] = self._last_iou(steps[-1], batch)
+        return result
+
+    def run(self, batch: ClipBatch) -> list[Step]:
+        """Every answer given along the clips, in order."""
+        length = batch.frames.shape[1]
+        embedding = self.model.forward_image(batch.frames.flatten(0, 1))
+        steps: list[Step] = []
+        prompted, tracked = [0], []
+        corrected = self._frames_to_correct(length)
+        features: dict[int, Tensor] = {}
+        pointers: dict[int, Tensor] = {}
+        for frame in range(length):
+            own = _per_object(embedding, batch.clip * length + frame)
+            truth = batch.masks[:, frame]
+            if frame == 0:
+                answers, by_points = self._first_frame(own, truth, is_clip=length > 1)
+            else:
+                context = self._remember(own, frame, prompted, tracked, features, pointers, length)
+                answers = [self._answer(own, context, None, None, first=False)]
+                by_points = frame in corrected
+                if by_points:
+                    answers += self._correct(own, context, truth, answers[-1], None, first=False)
+                    prompted.append(frame)
+                else:
+                    tracked.append(frame)
+            steps += [Step(frame, answer) for answer in answers]
+            if length > 1:
+                last = answers[-1]
+                high_res = self.model.upsample(last.masks)
+                features[frame] = self.model.encode_memory(own, high_res, last.object_score_logits, by_points)
+                pointers[frame] = last.pointer
+        return steps
+
+    def _first_frame(self, own: ImageEmbedding, truth: Tensor, is_clip: bool) -> tuple[list[Segmentation], bool]:
+        model, prompts = self.model, self.prompts
+        if is_clip and torch.rand(()) < prompts.mask:
+            return [model.mask_as_output(own, truth[:, None])[0]], False
+        if torch.rand(()) < prompts.box:
+            points = sample_box(truth)
+            labels = torch.tensor([[2, 3]], dtype=torch.int32, device=truth.device).expand(len(truth), -1)
+        else:
+            points = sample_click(truth, prompts.central)
+            labels = torch.ones(len(truth), 1, dtype=torch.int32, device=truth.device)
+        context = model.without_memory(own)
+        first = self._answer(own, context, (points, labels), None, first=True)
+        return [first, *self._correct(own, context, truth, first, (points, labels), first=True)], True
+
+    def _correct(
+        self,
+        own: ImageEmbedding,
+        context: Tensor,
+        truth: Tensor,
+        answer: Segmentation,
+        given: tuple[Tensor, Tensor] | None,
+        first: bool,
+    ) -> list[Segmentation]:
+        answers = []
+        for _ in range(self.prompts.corrections):
+            prediction = self.model.upsample(answer.masks.detach())[:, 0] > 0
+            click, label = sample_correction(prediction, truth, self.prompts.central)
+            given = (click, label) if given is None else (torch.cat((given[0], click), 1), torch.cat((given[1], label), 1))
+            answer = self._answer(own, context, given, answer.masks.detach().clamp(-32, 32), first)
+            answers.append(answer)
+        return answers
+
+    def _answer(
+        self,
+        own: ImageEmbedding,
+        context: Tensor,
+        points: tuple[Tensor, Tensor] | None,
+        previous: Tensor | None,
+        first: bool,
+    ) -> Segmentation:
+        count = 0 if points is None else points[1].shape[1]
+        several = self.model.wants_multimask(first, count)
+        return self.model.segment(own, context, points, previous, several)
+
+    def _remember(
+        self,
+        own: ImageEmbedding,
+        frame: int,
+        prompted: list[int],
+        tracked: list[int],
+        features: dict[int, Tensor],
+        pointers: dict[int, Tensor],
+        length: int,
+    ) -> Tensor:
+        plan = plan_memory(self.model, frame, prompted, tracked, length)
+        objects = own.features.shape[0]
+        device = own.features.device
+        bank = MemoryBank(
+            features=torch.stack([features[f] for f, _ in plan.frames], dim=1),
+            ages=torch.tensor([[age for _, age in plan.frames]], device=device).expand(objects, -1),
+            pointers=torch.stack([pointers[f] for f, _ in plan.pointers], dim=1),
+            distances=torch.tensor([[d for _, d in plan.pointers]], device=device).expand(objects, -1),
+        )
+        return self.model.condition_on_memory(own, bank)
+
+    @torch.no_grad()
+    def _last_iou(self, step: Step, batch: ClipBatch) -> Tensor:
+        truth = batch.masks[:, step.frame]
+        keep = batch.valid[:, step.frame] & truth.flatten(1).any(dim=1)
+        logits = self.model.upsample(step.segmentation.masks.float())[:, 0]
+        return actual_iou(logits, truth)[keep].mean() if keep.any() else logits.new_zeros(())
+
+    def _frames_to_correct(self, length: int) -> set[int]:
+        limit = min(self.prompts.corrected_frames, length - 1)
+        if limit < 1:
+            return set()
+        count = int(torch.randint(limit + 1, ()))
+        return set((torch.randperm(length - 1)[:count] + 1).tolist())
+
+
+def _per_object(embedding: ImageEmbedding, index: Tensor) -> ImageEmbedding:
+    high_res = embedding.high_res
+    picked = None if high_res is None else (high_res[0][index], high_res[1][index])
+    return ImageEmbedding(embedding.features[index], picked)

@@ -1,0 +1,107 @@
+"""The settings of a training run, read from YAML."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from sam2_core.errors import InputError
+from training.loss_fns import LossWeights
+from training.model.sam2_train import PromptSettings
+from training.optimizer import OptimizerSettings
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run with one image size; its learning rate runs along its own half cosine.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps.
+    image_size : int
+        Side of the square frames in pixels.
+    lr, final_lr : float
+        Learning rate at the beginning and at the end.
+    images, clips : int
+        Batch size of a step on single images and of a step on clips.
+    frames : int
+        Frames of a clip.
+    objects : int
+        Objects of each image or clip, at most.
+    clip_every : int
+        Every n-th step is one on clips; 0 for none.
+    """
+
+    steps: int
+    image_size: int
+    lr: float
+    final_lr: float
+    images: int = 4
+    clips: int = 1
+    frames: int = 4
+    objects: int = 8
+    clip_every: int = 3
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """All of a run: the model, its phases, and how it learns.
+
+    Attributes
+    ----------
+    model : str
+        Config of the model (see `sam2_core.configs.find_config`).
+    start_from : str, optional
+        Checkpoint whose weights the run starts from; random weights without one.
+    ema : float
+        Decay of the average of the weights, which is what is kept; 0 for none.
+    precision : str
+        As Lightning Fabric names it, such as ``32-true`` or ``bf16-mixed``.
+    save_every, log_every, validate_every : int
+        In steps.
+    """
+
+    model: str
+    phases: list[Phase]
+    seed: int = 0
+    start_from: str | None = None
+    ema: float = 0.999
+    precision: str = "bf16-mixed"
+    save_every: int = 250
+    log_every: int = 25
+    validate_every: int = 1000
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    losses: LossWeights = field(default_factory=LossWeights)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[Phase, int]:
+        """The phase a step belongs to, and the step's number within it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        return self.phases[-1], self.phases[-1].steps
+
+
+def load_settings(path: str | Path) -> TrainSettings:
+    """Read a run's YAML file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or a setting is unknown or of the wrong kind.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return TypeAdapter(TrainSettings).validate_python(content)
+    except OSError as error:
+        raise InputError(f"cannot read the training config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise InputError(f"the training config {path} does not fit: {error}") from error

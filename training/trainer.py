@@ -1,0 +1,149 @@
+"""The training loop: steps, weight average, logs, checkpoints from which a run goes on exactly."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from sam2_core.build import build_model
+from sam2_core.configs import load_config
+from sam2_core.model.sam2 import SAM2Base
+from training.batches import StepBatches, batch_loader
+from training.dataset.labelled_sets import Sequence as LabelledSequence
+from training.model.sam2_train import ClipBatch, SAM2Train
+from training.optimizer import build_optimizer, half_cosine, set_learning_rate
+from training.settings import TrainSettings
+
+CHECKPOINT = "last.pt"
+
+
+class Trainer:
+    """One run in a directory of its own.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+    out : Path
+        Where logs and checkpoints go.
+    fabric : Fabric
+        Device, precision and, later, processes.
+    validate : callable, optional
+        Gives numbers by name for a model in evaluation mode; called every `validate_every` steps and at the end.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        out: Path,
+        fabric: Fabric,
+        validate: Callable[[SAM2Base], dict[str, float]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.out = out
+        self.fabric = fabric
+        self.validate = validate
+        torch.manual_seed(settings.seed)
+        base = build_model(load_config(settings.model))
+        if settings.start_from:
+            from sam2_core.weights.checkpoints import load_state_dict
+
+            base.load_state_dict(load_state_dict(settings.start_from))
+        optimizer = build_optimizer(base, settings.optimizer)
+        self.model, self.optimizer = fabric.setup(SAM2Train(base, settings.prompts, settings.losses), optimizer)
+        self.average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        self.step = 0
+
+    @property
+    def best_model(self) -> SAM2Base:
+        """The averaged model, or the model itself where none is averaged."""
+        return self.average.module if self.settings.ema else self.model.module.model
+
+    def fit(self, sequences: Sequence[LabelledSequence], workers: int = 1) -> None:
+        """Train to the end of the last phase, from where the run stands."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        loader = batch_loader(StepBatches(sequences, self.settings), self.step, workers)
+        writer = SummaryWriter(str(self.out / "tensorboard"))
+        started = time.monotonic()
+        progress = tqdm(loader, initial=self.step, total=self.settings.total_steps, unit="step", mininterval=5)
+        with progress:
+            for batch in progress:
+                result = self._train_step(batch.to(self.fabric.device))
+                self.step += 1
+                if self.step % self.settings.log_every == 0:
+                    self._log(writer, result, time.monotonic() - started)
+                    progress.set_postfix(loss=f"{result['total']:.3f}", iou=f"{result['last_iou']:.3f}", refresh=False)
+                if self.step % self.settings.save_every == 0:
+                    self.save()
+                if self.step % self.settings.validate_every == 0:
+                    self._validate(writer)
+        self.save()
+        writer.close()
+
+    def save(self) -> None:
+        """Write everything the run needs to go on."""
+        state = {
+            "step": self.step,
+            "model": self.model.module.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        temporary = self.out / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.out / CHECKPOINT)
+
+    def resume(self) -> bool:
+        """Go on from the directory's checkpoint, if there is one."""
+        path = self.out / CHECKPOINT
+        if not path.is_file():
+            return False
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.module.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        return True
+
+    def _train_step(self, batch: ClipBatch) -> dict[str, float]:
+        phase, within = self.settings.phase_at(self.step)
+        warmup = min(1.0, (self.step + 1) / max(self.settings.optimizer.warmup_steps, 1))
+        set_learning_rate(self.optimizer, warmup * half_cosine(phase.lr, phase.final_lr, within / phase.steps))
+        # a step's clicks depend on its number alone, so that a resumed run repeats an unbroken one
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
+        set_input_size(self.model.module.model, phase.image_size)
+        self.model.train()
+        result = self.model(batch.frames, batch.masks, batch.clip, batch.valid)
+        self.fabric.backward(result["total"])
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.optimizer.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self.model.module.model)
+        return {name: float(value.detach()) for name, value in result.items()}
+
+    def _log(self, writer: SummaryWriter, result: dict[str, float], seconds: float) -> None:
+        for name, value in result.items():
+            writer.add_scalar(f"train/{name}", value, self.step)
+        writer.add_scalar("train/lr", self.optimizer.param_groups[0]["lr"], self.step)
+        writer.add_scalar("train/hours", seconds / 3600, self.step)
+
+    def _validate(self, writer: SummaryWriter) -> None:
+        if self.validate is None:
+            return
+        model = self.best_model.eval()
+        set_input_size(model, self.settings.phases[-1].image_size)
+        for name, value in self.validate(model).items():
+            writer.add_scalar(f"validation/{name}", value, self.step)
+            tqdm.write(f"step {self.step}: {name} {value:.3f}")
+
+
+def set_input_size(model: SAM2Base, image_size: int) -> None:
+    """Let a model work at another input size; no parameter depends on it."""
+    grid = image_size // model.backbone_stride
+    model.image_size = image_size
+    model.sam_prompt_encoder.input_image_size = (image_size, image_size)
+    model.sam_prompt_encoder.image_embedding_size = (grid, grid)
