@@ -14,7 +14,7 @@ from sam2_core.weights.table import Checkpoint
 if TYPE_CHECKING:
     import requests
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 TIMEOUT = (10, 60)  # seconds to connect, and of silence
 
 
@@ -160,6 +160,7 @@ def _fetch(checkpoint: Checkpoint, part: Path, progress: bool) -> None:
                 disable=None if progress else True,
             ) as bar,
         ):
+            response.raw.enforce_content_length = False  # keep the bytes of a short answer; it is noticed below
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -196,8 +197,14 @@ def _starts_at(response: requests.Response, offset: int) -> bool:
 def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}".rstrip()
-    name = type(error).__name__
-    return {"ConnectionError": "no connection", "SSLError": "no trusted connection"}.get(name, name)
+    known = {
+        "ChunkedEncodingError": "the connection broke off",
+        "ConnectTimeout": "no answer",
+        "ConnectionError": "no connection",
+        "ReadTimeout": "no answer",
+        "SSLError": "no trusted connection",
+    }
+    return known.get(type(error).__name__, str(error))
 
 
 def _unreachable(checkpoint: Checkpoint, reason: str) -> str:

@@ -57,9 +57,7 @@ print("seconds:", time.perf_counter() - start)
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    done = python(
-        f"import sys, sam2_core, sam2_core.weights; print([n for n in {HEAVY!r} if n in sys.modules])"
-    )
+    done = python(f"import sys, sam2_core, sam2_core.weights; print([n for n in {HEAVY!r} if n in sys.modules])")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
@@ -77,9 +75,7 @@ def test_module_runs_as_the_command():
 
 @pytest.mark.parametrize("arguments", [["segmnt"], ["--bogus"], []])
 def test_usage_errors_exit_2(arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "sam2_core", *arguments], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "sam2_core", *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "Usage: sam2" in done.stderr + done.stdout

@@ -1,0 +1,136 @@
+"""`sam2 models`: the checkpoints that have names, and files that may be one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sam2_core.errors import InputError
+from sam2_core.weights.download import download as fetch
+from sam2_core.weights.download import existing, sha256_of
+from sam2_core.weights.table import CHECKPOINTS, Checkpoint, cache_dir, find_checkpoint
+
+HELP = """List, download and verify checkpoints.
+
+\b
+  sam2 models list
+  sam2 models download sam2.1_hiera_tiny
+  sam2 segment stack.tif --model sam2.1_hiera_tiny ...
+
+cells-nano comes with the package. A model that is used by name is downloaded when it is first needed, into the
+folder that SAM2_CACHE_DIR names, or the platform's cache folder; SAM2_CHECKPOINT_URL names a mirror to take it from.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+Name = Annotated[str, typer.Argument(help="A name of 'sam2 models list', or a Hugging Face id.", metavar="NAME")]
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the checkpoints and what is here."""
+    rows = [("NAME", "SAM", "SIZE", "STATE", "LICENCE")]
+    rows += [(c.name, c.version, _size(c), _state(c), c.licence) for c in CHECKPOINTS]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(w) if i == 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        typer.echo("  ".join(cells).rstrip())
+    typer.echo(f"\nDownloads are kept in {cache_dir()}", err=True)
+
+
+@app.command()
+def info(name: Name) -> None:
+    """Show what is known about one checkpoint."""
+    checkpoint = find_checkpoint(name)
+    here = checkpoint.path.is_file()
+    digest = sha256_of(checkpoint.path) if checkpoint.sha256 is None and here else checkpoint.sha256
+    fields = {
+        "name": checkpoint.name,
+        "also": ", ".join(checkpoint.aliases),
+        "version": f"SAM {checkpoint.version}",
+        "licence": checkpoint.licence,
+        "config": checkpoint.config,
+        "size": _size(checkpoint),
+        "bytes": _bytes(checkpoint) or "-",
+        "sha256": digest or "-",
+        "url": checkpoint.url or "part of the package",
+        "file": checkpoint.path,
+        "state": _state(checkpoint),
+    }
+    for key, value in fields.items():
+        typer.echo(f"{key:<8} {value}")
+
+
+@app.command()
+def download(
+    names: Annotated[list[str], typer.Argument(help="Names of 'sam2 models list'.", metavar="NAME")],
+) -> None:
+    """Download checkpoints and print their paths.
+
+    A download that broke off goes on where it stopped.
+    """
+    for checkpoint in [find_checkpoint(name) for name in names]:
+        typer.echo(fetch(checkpoint))
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        str, typer.Argument(help="A checkpoint file, or the name of one that is here.", metavar="PATH|NAME")
+    ],
+    config: Annotated[
+        str | None, typer.Option(help="The model's config, when it is not one of the package's.", metavar="YAML")
+    ] = None,
+) -> None:
+    """Check a checkpoint, its SHA-256 and its model.
+
+    The SHA-256 is compared where the published one is known; the tensors must fit the model exactly.
+    """
+    file = Path(path).expanduser()
+    named = None if file.exists() else _named(path)
+    if named is not None:
+        file = existing(named)
+    known = named or next((c for c in CHECKPOINTS if c.filename == file.name and c.sha256 is not None), None)
+    digest = sha256_of(file) if file.is_file() else ""
+    if known is not None and known.sha256 not in (None, digest):
+        raise InputError(
+            f"{file} is not the {known.name} that was published: its SHA-256 is {digest}, not {known.sha256}; delete "
+            f"it and run sam2 models download {known.name}, or give the file another name if it is yours"
+        )
+    from sam2_core.build import build_model
+    from sam2_core.configs import load_config
+    from sam2_core.weights.checkpoints import check_state_dict, config_for, embedded_config, load_state_dict
+
+    state = load_state_dict(file)
+    chosen = config or (known and known.config) or embedded_config(file) or config_for(state)
+    check_state_dict(build_model(load_config(chosen)), state)
+    origin = f"the published {known.name}" if known and known.sha256 else f"SHA-256 {digest}"
+    title = "the config in the file" if "\n" in chosen else chosen
+    count = sum(tensor.numel() for tensor in state.values())
+    typer.echo(f"{file}: {origin}; {len(state)} tensors, {count / 1e6:.1f} M numbers, fits {title}")
+
+
+def _named(name: str) -> Checkpoint:
+    if Path(name).suffix in (".pt", ".pth", ".safetensors"):
+        raise InputError(f"there is no file {name}: give a checkpoint file that exists")
+    return find_checkpoint(name)
+
+
+def _bytes(checkpoint: Checkpoint) -> int | None:
+    if checkpoint.bytes is None and checkpoint.path.is_file():
+        return checkpoint.path.stat().st_size
+    return checkpoint.bytes
+
+
+def _size(checkpoint: Checkpoint) -> str:
+    count = _bytes(checkpoint)
+    return "-" if count is None else f"{count / 1e6:.0f} MB"
+
+
+def _state(checkpoint: Checkpoint) -> str:
+    if not checkpoint.path.is_file():
+        part = checkpoint.path.with_name(checkpoint.path.name + ".part")
+        return "partly downloaded" if part.exists() else "missing" if checkpoint.bundled else "not downloaded"
+    return "bundled" if checkpoint.bundled else "downloaded"
