@@ -15,8 +15,9 @@ import numpy as np
 from training.dataset.labelled_sets import Sequence
 
 MIN_AREA = 30  # pixels; smaller objects are neither prompted nor propagated
-PLANES_PER_SEQUENCE = 8
+PLANES_PER_SEQUENCE = 16
 PLANES_FORWARD = 20
+FEWEST_FORWARD = 5
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def image_tasks(sequences: Iterable[Sequence], limit: int = 100, seed: int = 0) 
 
 
 def propagation_tasks(
-    sequences: Iterable[Sequence], objects: int = 8, starts: int = 3, videos: int = 4
+    sequences: Iterable[Sequence], objects: int = 12, starts: int = 4, videos: int = 4
 ) -> list[PropagationTask]:
     """Objects of volumes and videos, from the plane where each begins through at most `PLANES_FORWARD` more.
 
@@ -189,8 +190,10 @@ def _beginnings(sequence: Sequence) -> dict[int, list[int]]:
     for i in np.argsort(-areas.sum(0)):
         area = areas[:, i]
         enough = np.flatnonzero(area >= max(MIN_AREA, area.max() / 4))
-        # There must be something to find after the first plane.
-        if i == 0 or not len(enough) or not area[enough[0] + 1 : enough[0] + 1 + PLANES_FORWARD].any():
+        # There must be planes, and something on them, after the first.
+        if i == 0 or not len(enough) or enough[0] + FEWEST_FORWARD >= len(area):
+            continue
+        if not area[enough[0] + 1 : enough[0] + 1 + PLANES_FORWARD].any():
             continue
         beginnings[int(enough[0])].append(int(i))
     return beginnings
