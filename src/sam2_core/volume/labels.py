@@ -35,6 +35,8 @@ class LabelVolume:
         The labels seen as an image: axes (t, z, y, x without absent ones), shape, scale, translation, units.
     names : dict of int to str
         Names of objects; change them with `set_names`.
+    affine : ndarray (4, 4) or None
+        Voxel (x, y, z) to world of the NIfTI image that was labelled.
     """
 
     def __init__(self, path: Path, group: Any, *, writable: bool) -> None:
@@ -47,6 +49,8 @@ class LabelVolume:
         self._array: Any = group[ome["multiscales"][0]["datasets"][0]["path"]]
         label = ome.get("image-label", {})
         self._source = label.get("source", {}).get("image")
+        affine = attributes.get("sam2", {}).get("affine")
+        self.affine = None if affine is None else np.array(affine, float)
         self.names: dict[int, str] = {
             int(p["label-value"]): str(p["name"]) for p in label.get("properties", []) if "name" in p
         }
@@ -105,6 +109,8 @@ class LabelVolume:
             {},
             "../../" if inside else None,
         )
+        if like.affine is not None:
+            attributes["sam2"] = {"affine": like.affine.tolist()}
         with replacing(path, overwrite=overwrite) as partial:
             group = zarr.create_group(str(partial), zarr_format=zarr_format, attributes=attributes)
             _create_array(group, "0", axes, shape, _chunks(like, axes, axis))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sam2_core.volume.readers.frames import FrameStack
+from sam2_core.volume.readers.frames import frame_stack
 from sam2_core.volume.stored import Stored
 from sam2_core.volume.volume import check_level
 
@@ -23,7 +23,7 @@ def read(path: Path, level: int = 0) -> Stored:
     # with a window given none is estimated; without one the frames come as they are stored
     frames = ImageFolderFrames(path if path.is_dir() else [path], window=(0.0, 1.0))
     frames.window = None
-    stack = FrameStack(frames)
+    stack = frame_stack(frames)
     rgb = len(stack.shape) == 4
     if not path.is_dir():
         plane = stack[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sam2_core.volume.readers.frames import FrameStack
+from sam2_core.volume.readers.frames import frame_stack
 from sam2_core.volume.stored import Stored
 from sam2_core.volume.volume import check_level
 
@@ -22,7 +22,7 @@ def read(path: Path, level: int = 0) -> Stored:
     check_level(level, 1, path.name)
     frames = VideoFrames(path, window=(0.0, 1.0))
     frames.window = None
-    stack = FrameStack(frames)
+    stack = frame_stack(frames)
     rgb = len(stack.shape) == 4
     axes = "tyxc" if rgb else "tyx"
     return Stored(array=stack, axes=axes, format="video", chunks=stack.chunks, rgb=rgb)
