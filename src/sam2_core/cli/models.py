@@ -89,7 +89,7 @@ def verify(
     The SHA-256 is compared where the published one is known; the tensors must fit the model exactly.
     """
     file = Path(path).expanduser()
-    named = None if file.exists() else _named(path)
+    named = None if file.is_file() else _named(path)
     if named is not None:
         file = existing(named)
     known = named or next((c for c in CHECKPOINTS if c.filename == file.name and c.sha256 is not None), None)

@@ -63,13 +63,16 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> ResolvedCheckpoi
         There is no such name and no such file, or the download fails.
     """
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the checkpoint file in it")
     if path.is_file():
         return ResolvedCheckpoint(path, embedded_config(path))
     if path.suffix.lower() in SUFFIXES:
         raise InputError(f"there is no file {path}: give a checkpoint that exists, or a name of sam2 models list")
-    checkpoint = find_checkpoint(str(name_or_path))
+    try:
+        checkpoint = find_checkpoint(str(name_or_path))
+    except InputError:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the checkpoint file in it") from None
+        raise
     return ResolvedCheckpoint(download(checkpoint, progress), checkpoint.config, checkpoint)
 
 

@@ -150,8 +150,10 @@ def test_missing_files_and_folders(tmp_path):
         resolve("none")
 
 
-def test_a_name_is_downloaded_once_and_keeps_its_config(server, checkpoint, monkeypatch):
+def test_a_name_is_downloaded_once_and_keeps_its_config(server, checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr("sam2_core.weights.table.CHECKPOINTS", (checkpoint,))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()  # a folder of that name is in nobody's way
     for name in ("small", "maker/small"):
         found = resolve(name)
         assert found.path == checkpoint.path
