@@ -17,7 +17,7 @@ HEAVY = ("torch", "torchvision", "numpy", "zarr", "dask", "skimage", "scipy", "P
 
 
 def python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -37,7 +37,6 @@ def command(monkeypatch):
 def test_help_is_quick_and_imports_nothing_heavy():
     code = f"""
 import sys, time
-start = time.perf_counter()
 from sam2_core.cli.main import run
 sys.argv = ["sam2", "--help"]
 try:
@@ -45,15 +44,15 @@ try:
 except SystemExit as end:
     assert end.code == 0, end.code
 print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
-print("seconds:", time.perf_counter() - start)
+print("seconds:", time.process_time())
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
     for name in main.COMMANDS:
         assert f"  {name} " in done.stdout
     assert "heavy: []" in done.stdout
-    # 0.1 s on an idle machine; the bound allows for a busy one
-    assert float(done.stdout.rsplit("seconds:", 1)[1]) < 1.5
+    # processor time, which other work on the machine does not change; interpreter and all it is about 0.1 s
+    assert float(done.stdout.rsplit("seconds:", 1)[1]) < 1
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -75,7 +74,7 @@ def test_module_runs_as_the_command():
 
 @pytest.mark.parametrize("arguments", [["segmnt"], ["--bogus"], []])
 def test_usage_errors_exit_2(arguments):
-    done = subprocess.run([sys.executable, "-m", "sam2_core", *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "sam2_core", *arguments], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "Usage: sam2" in done.stderr + done.stdout
@@ -146,5 +145,5 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert writer.stderr is not None
     writer.stdout.close()
     error = writer.stderr.read().decode()
-    writer.wait(30)
+    writer.wait()
     assert error == ""
