@@ -1,0 +1,38 @@
+"""What changed in a plane of labels, small enough for the journal and exact enough to undo and redo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sam2_core.volume.rle import decode_counts, encode_counts
+
+Delta = list[list[Any]]
+"""[old label, new label, y, x, height, width, COCO run lengths] of each kind of change."""
+
+
+def encode_delta(old: np.ndarray, new: np.ndarray) -> Delta:
+    """The difference of two (height, width) planes of labels."""
+    from scipy.ndimage import find_objects
+
+    changed = old != new
+    if not changed.any():
+        return []
+    pairs = (old[changed].astype(np.uint64) << np.uint64(32)) | new[changed].astype(np.uint64)
+    kinds, inverse = np.unique(pairs, return_inverse=True)
+    codes = np.zeros(old.shape, np.int32)
+    codes[changed] = inverse + 1
+    delta: Delta = []
+    for code, (kind, place) in enumerate(zip(kinds.tolist(), find_objects(codes)), start=1):
+        rows, columns = place
+        box = [rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start]
+        delta.append([kind >> 32, kind & 0xFFFFFFFF, *box, encode_counts(codes[place] == code)])
+    return delta
+
+
+def apply_delta(plane: np.ndarray, delta: Delta, back: bool = False) -> None:
+    """Make the change in `plane`, or take it back; it may have been made already."""
+    for old, new, y, x, height, width, counts in delta:
+        region = plane[y : y + height, x : x + width]
+        region[decode_counts(counts, (height, width))] = old if back else new

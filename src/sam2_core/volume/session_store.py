@@ -1,0 +1,228 @@
+"""What a session stands on: its files, its journal and history, the labels, and the model."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from sam2_core.errors import InputError
+from sam2_core.volume import journal as journals
+from sam2_core.volume.files import disk_errors
+from sam2_core.volume.history import Effect, Entry, apply_effect, plane_record, restore
+from sam2_core.volume.journal import Journal
+from sam2_core.volume.labels import LabelVolume
+from sam2_core.volume.planes import PlaneSource
+from sam2_core.volume.session_click import FrameAnswers
+from sam2_core.volume.session_deltas import encode_delta
+from sam2_core.volume.session_settings import Settings, grid_of
+from sam2_core.volume.session_state import Plane, SessionObject, State
+from sam2_core.volume.volume import Volume
+from sam2_core.volume.window import windows_for
+
+JOURNAL = "journal.jsonl"
+
+
+class SessionStore:
+    """The part of a session that knows no prompts and no tracking: see `Session`."""
+
+    def __init__(self, directory: Path, settings: Settings, volume: Volume, predictor: Any, device: str) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.volume = volume
+        self.grid = grid_of(volume, settings.axis)
+        self.lock = threading.RLock()
+        self.closed = True
+        self._device = device
+        self._predictor = predictor
+        self._windows = windows_for(volume, settings.channel, settings.window)
+        self._answers = FrameAnswers(self)
+        self._owner = FileLock(directory / "lock")
+        try:
+            self._owner.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{directory} is in use: close the session that has it open") from None
+        try:
+            self.labels = LabelVolume.open(settings.labels, mode="r+")
+            self.journal = Journal(directory / JOURNAL)
+            self.history = restore(self.journal.path, self.read_plane, self.write_plane)
+        except BaseException:
+            self._owner.release()
+            raise
+        self.closed = False
+        self.flushed()
+        unfinished = self.history.unfinished
+        if unfinished and unfinished.kind == "delete-object":
+            _, record = next(journals.read(self.journal.path, unfinished.start, unfinished.end))
+            self._erase(record["id"])
+
+    def close(self) -> None:
+        """Release the files; a propagation under way is stopped and can be resumed."""
+        with self.lock:
+            if not self.closed:
+                if self.history.unfinished:
+                    self.record({"act": "stop"})
+                self.flushed()
+                self.closed = True
+                self._answers.close()
+                self.journal.close()
+                self._owner.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def state(self) -> State:
+        """All objects with their prompts, as an immutable value."""
+        return self.history.state
+
+    @property
+    def objects(self) -> list[SessionObject]:
+        """The objects, in the order in which they were added."""
+        return list(self.state)
+
+    @property
+    def predictor(self) -> Any:
+        """The video predictor, loaded on first use."""
+        if self._predictor is None:
+            from sam2_core.build import load_model
+            from sam2_core.predict.video_predictor import SAM2VideoPredictor
+
+            s = self.settings
+            model = load_model(s.model, device=self._device, config=s.config, image_size=s.image_size)
+            self._predictor = SAM2VideoPredictor(model)
+        return self._predictor
+
+    def undo(self) -> list[Plane] | None:
+        """Take back the last act.
+
+        Returns
+        -------
+        list of Plane, or None
+            Planes whose labels changed (at most the last hundred); None if there is nothing to undo.
+        """
+        return self._step("undo", self.history.done)
+
+    def redo(self) -> list[Plane] | None:
+        """Do again what was undone last; as `undo`."""
+        return self._step("redo", self.history.undone)
+
+    def read_labels(self, frame: int | Mapping[str, int]) -> np.ndarray:
+        """The labels of a frame, (height, width) uint32."""
+        return self.read_plane(self._plane(frame))
+
+    # What follows serves `Run` and is no part of the public interface.
+
+    def act(self, record: dict[str, Any]) -> list[Plane]:
+        """Journal a record, take it into the history, and do to the labels what it says."""
+        effect = self.record(record)
+        changed = apply_effect(self.journal.path, effect, self.read_plane, self.write_plane)
+        if changed:
+            self.flushed()
+        return changed
+
+    def record(self, record: dict[str, Any]) -> Effect | None:
+        """Journal a record and take it into the history."""
+        if self.closed:
+            raise InputError(f"the session in {self.directory} is closed: open it again")
+        with disk_errors(self.journal.path):
+            start, end = self.journal.append(record)
+        return self.history.take(record, start, end)
+
+    def flushed(self) -> None:
+        """Mark in the journal that all labels are written."""
+        self.record({"act": "flushed"})
+
+    def source(self, fixed: Mapping[str, int], axis: str | None) -> PlaneSource:
+        """The frames of one line of planes."""
+        source = PlaneSource(self.volume, axis, fixed=fixed, channel=self.settings.channel, window=self._windows[0])
+        source.windows = self._windows  # each channel has its own, estimated once for the session
+        return source
+
+    def read_plane(self, plane: Plane) -> np.ndarray:
+        """The labels of a plane."""
+        return self.labels.read_plane(*self.where(plane))
+
+    def write_plane(self, plane: Plane, labels: np.ndarray) -> None:
+        """Write the labels of a plane."""
+        axis, index, fixed = self.where(plane)
+        self.labels.write_plane(axis, index, labels, fixed)
+
+    def where(self, plane: Plane) -> tuple[str | None, int, dict[str, int]]:
+        """A plane as `LabelVolume` names it: axis, index, and what is fixed."""
+        fixed = dict(plane)
+        index = fixed.pop(self.grid.axis, 0) if self.grid.axis else 0
+        return self.grid.axis, index, fixed
+
+    def _plane(self, frame: int | Mapping[str, int]) -> Plane:
+        try:
+            return self.grid.plane(frame)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def _erase(self, object_id: int) -> None:
+        """Clear an object's pixels, plane by plane, as part of the act under way."""
+        axes = self.labels.axes
+        for region in self.labels.stored_regions():
+            place = dict(zip(axes, region))
+            for index in np.ndindex(*(place[a].stop - place[a].start for a, _ in self.grid.axes)):
+                plane = tuple((a, place[a].start + k) for (a, _), k in zip(self.grid.axes, index))
+                old = self.read_plane(plane)
+                if (there := old == object_id).any():
+                    new = np.where(there, np.uint32(0), old)
+                    self.record({"act": "plane", **plane_record(plane, encode_delta(old, new))})
+                    self.write_plane(plane, new)
+        self.record({"act": "end"})
+        self.flushed()
+
+    def _step(self, kind: str, stack: list[Entry]) -> list[Plane] | None:
+        with self.lock:
+            if not stack:
+                return None
+            return self.act({"act": kind})
+
+
+def replay(journal: str | os.PathLike, labels: LabelVolume, axis: str | None = None) -> State:
+    """Write the labels that a journal describes into an empty label volume; no model is needed.
+
+    Parameters
+    ----------
+    journal : path
+    labels : LabelVolume
+        Empty, on the grid of the session's image.
+    axis : str, optional
+        The session's axis of propagation, by default z, else t.
+
+    Returns
+    -------
+    State
+        The objects and their prompts at the journal's end.
+
+    Raises
+    ------
+    InputError
+        If the journal is damaged.
+    """
+    axis = labels.volume.default_axis() if axis is None else axis
+
+    def split(plane: Plane) -> tuple[int, dict[str, int]]:
+        fixed = dict(plane)
+        return (fixed.pop(axis, 0) if axis else 0), fixed
+
+    def read(plane: Plane) -> np.ndarray:
+        index, fixed = split(plane)
+        return labels.read_plane(axis, index, fixed)
+
+    def write(plane: Plane, values: np.ndarray) -> None:
+        index, fixed = split(plane)
+        labels.write_plane(axis, index, values, fixed)
+
+    return restore(Path(journal), read, write, everything=True).state

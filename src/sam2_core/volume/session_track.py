@@ -1,0 +1,244 @@
+"""From a leg of a plan to masks: drives a video predictor along one line of planes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2_core.predict.frames import FrameSource
+from sam2_core.volume.rle import Rle
+from sam2_core.volume.session_plan import Leg, Seed
+
+SURE = 1e4
+"""Logit of a pixel that a user or an earlier result gave as a mask: no prediction outweighs it."""
+
+
+def track(
+    predictor: Any, source: FrameSource, leg: Leg, storage: Path | None = None, done: int = 0
+) -> Generator[tuple[int, dict[int, np.ndarray]]]:
+    """Track objects along a leg.
+
+    Each object joins at the start of its stretch and leaves at its end, so that the objects of a leg share one
+    pass over the images. Where an object's last word on a frame is a mask, that mask is its result.
+
+    Parameters
+    ----------
+    predictor : SAM2VideoPredictor
+        Or an object with the same methods.
+    source : FrameSource
+    leg : Leg
+    storage : Path, optional
+        Folder for the tracker's memory, so that a killed process can go on; emptied if nothing is done yet.
+    done : int
+        Frames that are done already and are not given again. The tracker's memory of them is read from
+        `storage`; where it is not whole they are computed once more.
+
+    Yields
+    ------
+    frame : int
+    logits : dict of int to ndarray, (height, width) float32
+        Above 0 on the object.
+    """
+    frames = leg.frames()
+    if storage is not None and not done:
+        shutil.rmtree(storage, ignore_errors=True)
+    state = start_state(predictor, source, storage)
+    try:
+        begin = done
+        if done and not (storage is not None and _remember(predictor, state, leg, frames, done, source.size)):
+            predictor.reset_state(state)
+            begin = 0
+        at = begin
+        for position, count in _stretches(leg, frames, begin):
+            first = frames[position]
+            active = {i for i, a, b in leg.spans if min(a, b) <= first <= max(a, b)}
+            gone = {i for i, a, b in leg.cleared if min(a, b) <= first <= max(a, b)}
+            _change_objects(predictor, state, leg, first, active, source.size)
+            for frame, found in _advance(predictor, state, first, count, leg.reverse):
+                results = {i: logits for i, logits in found.items() if i in active}
+                for object_id in results:
+                    mask = exact_mask(leg.seeds[object_id].get(frame), source.size)
+                    if mask is not None:
+                        results[object_id] = np.where(mask, np.float32(SURE), np.float32(-SURE))
+                results.update({i: np.full(source.size, np.float32(-SURE)) for i in gone})
+                for item in state.objects.values():  # what no later frame can attend to
+                    item.tracked.pop(frame + (state.keep + 1) * (1 if leg.reverse else -1))
+                if at >= done:
+                    yield frame, results
+                at += 1
+    finally:
+        state.close()
+
+
+def start_state(predictor: Any, source: FrameSource, storage: Path | None = None) -> Any:
+    """A predictor's state for a line of planes."""
+    return predictor.init_state(source, storage_dir=storage)
+
+
+def apply_seed(
+    predictor: Any, state: Any, frame: int, object_id: int, seed: Seed, size: tuple[int, int]
+) -> np.ndarray | None:
+    """Give the predictor all that is known of an object on one frame, in the order in which it was given.
+
+    Returns
+    -------
+    ndarray, (height, width) float32, or None
+        Its logits on the frame; None for an empty seed.
+    """
+    if isinstance(seed, Rle):
+        return _of(object_id, predictor.add_new_mask(state, frame, object_id, seed.decode()))
+    logits = None
+    points: list[tuple[float, float]] = []
+    labels: list[int] = []
+    for number, placed in enumerate(seed):
+        if number == 0 and placed.base is not None:
+            predictor.add_new_mask(state, frame, object_id, placed.base.decode())
+        area = placed.prompt.area(size)
+        if area is not None:
+            points, labels = [], []
+            logits = _of(object_id, predictor.add_new_mask(state, frame, object_id, area))
+        new_points, new_labels = placed.prompt.clicks()
+        points, labels = points + new_points, labels + new_labels
+        if placed.prompt.box is not None:
+            given = {"points": np.array(points, np.float32), "labels": np.array(labels, np.int32)} if points else {}
+            box = np.array(placed.prompt.box, np.float32)
+            out = predictor.add_new_points_or_box(state, frame, object_id, box=box, **given)
+            logits = _of(object_id, out)
+        elif new_points:
+            out = predictor.add_new_points_or_box(
+                state,
+                frame,
+                object_id,
+                np.array(new_points, np.float32),
+                np.array(new_labels, np.int32),
+                clear_old_points=False,
+            )
+            logits = _of(object_id, out)
+    return logits
+
+
+def exact_mask(seed: Seed | None, size: tuple[int, int]) -> np.ndarray | None:
+    """The mask that a seed lays down as it is, (height, width) bool; None if the model has the last word."""
+    if seed is None or isinstance(seed, Rle):
+        return None if seed is None else seed.decode()
+    last = seed[-1].prompt
+    if last.points is not None or last.box is not None or last.scribbles is not None:
+        return None
+    return last.area(size)
+
+
+def compose(old: np.ndarray, results: Mapping[int, np.ndarray], locked: Sequence[int] = ()) -> np.ndarray:
+    """A plane of labels with new results in it.
+
+    What the objects had there before goes. Where several of them claim a pixel the highest logit wins; other
+    objects are painted over unless they are locked.
+
+    Parameters
+    ----------
+    old : ndarray, (height, width) uint32
+    results : mapping of int to ndarray, (height, width) float32
+        Logits by object id.
+    locked : sequence of int
+        Ids that keep their pixels.
+    """
+    new = old.copy()
+    new[np.isin(old, list(results))] = 0
+    best = np.zeros(old.shape, np.float32)
+    winner = np.zeros(old.shape, np.uint32)
+    for object_id, logits in results.items():
+        ahead = logits > best
+        best[ahead] = logits[ahead]
+        winner[ahead] = object_id
+    paint = (winner > 0) & ~np.isin(old, list(locked))
+    new[paint] = winner[paint]
+    return new
+
+
+def _stretches(leg: Leg, frames: list[int], begin: int) -> Iterator[tuple[int, int]]:
+    """Positions in `frames`, from `begin` on, and lengths of runs of neighbours with the same objects."""
+    both = (*leg.spans, *leg.cleared)
+    joins, ends = {first for _, first, _ in both}, {last for _, _, last in both}
+    start = begin
+    for position in range(begin + 1, len(frames) + 1):
+        if (
+            position == len(frames)
+            or frames[position] in joins
+            or frames[position - 1] in ends
+            or abs(frames[position] - frames[position - 1]) != 1
+        ):
+            yield start, position - start
+            start = position
+
+
+def _change_objects(predictor: Any, state: Any, leg: Leg, first: int, active: set[int], size: tuple[int, int]) -> None:
+    """Let objects leave whose stretch has ended, and those join whose stretch begins on the frame `first`."""
+    joining = dict.fromkeys(i for i, a, _ in leg.spans if a == first)
+    for object_id in list(state.obj_ids):
+        if object_id not in active or object_id in joining:
+            predictor.remove_object(state, object_id, need_output=False)
+    for object_id in joining:
+        _join(predictor, state, leg, object_id, size)
+
+
+def _join(predictor: Any, state: Any, leg: Leg, object_id: int, size: tuple[int, int]) -> None:
+    for frame, seed in sorted(leg.seeds[object_id].items()):
+        apply_seed(predictor, state, frame, object_id, seed, size)
+
+
+def _remember(predictor: Any, state: Any, leg: Leg, frames: list[int], done: int, size: tuple[int, int]) -> bool:
+    """Bring a new state to where an earlier one was after `done` frames; False if its memory is not whole."""
+    present: dict[int, int] = {}  # object id: first frame, in the order in which the objects joined
+    for position, _ in _stretches(leg, frames, 0):
+        if position >= done:
+            break
+        first = frames[position]
+        active = {i for i, a, b in leg.spans if min(a, b) <= first <= max(a, b)}
+        joining = dict.fromkeys(i for i, a, _ in leg.spans if a == first)
+        present = {i: f for i, f in present.items() if i in active and i not in joining}
+        present.update(dict.fromkeys(joining, first))
+    for object_id in present:
+        _join(predictor, state, leg, object_id, size)
+    stored = state.restore()
+    for object_id, first in present.items():
+        recent = frames[max(0, done - state.keep) : done]
+        tracked = [f for f in recent if _between(first, f, frames[done - 1]) and f not in leg.seeds[object_id]]
+        if not set(tracked) <= set(stored.get(object_id, ())):
+            return False
+    return True
+
+
+def _between(first: int, frame: int, last: int) -> bool:
+    return min(first, last) <= frame <= max(first, last)
+
+
+def _advance(
+    predictor: Any, state: Any, first: int, count: int, reverse: bool
+) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+    step = -1 if reverse else 1
+    wanted = range(first, first + count * step, step)
+    if not state.obj_ids:
+        yield from ((frame, {}) for frame in wanted)
+        return
+    # backward from frame 0 the predictor gives nothing: come from frame 1, whose result is the same again
+    early = 1 if reverse and first == 0 and state.num_frames > 1 else 0
+    run = predictor.propagate_in_video(
+        state, first + early, count - 1 + early, reverse and first + early > 0, progress=False
+    )
+    with contextlib.closing(run):
+        for frame, ids, logits in run:
+            if frame in wanted:
+                yield frame, dict(zip(ids, _numpy(logits)[:, 0]))
+
+
+def _of(object_id: int, output: tuple[int, Sequence[int], Any]) -> np.ndarray:
+    _, ids, logits = output
+    return _numpy(logits[list(ids).index(object_id)])[0]
+
+
+def _numpy(values: Any) -> np.ndarray:
+    return values.float().cpu().numpy() if hasattr(values, "cpu") else np.asarray(values, np.float32)
