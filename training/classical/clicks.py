@@ -13,17 +13,16 @@ from training.classical.regions import outline, paste, to_grey, walk
 Clicks = list[tuple[int, int, int]]  # x, y, label
 
 
-def click_flood(grey: np.ndarray, clicks: Clicks, tolerance: float) -> np.ndarray:
+def click_flood(smooth: np.ndarray, clicks: Clicks, tolerance: float) -> np.ndarray:
     """Connected pixels as bright as a positive click within `tolerance`, less those of negative clicks."""
     from skimage.segmentation import flood
 
-    smooth = ndi.gaussian_filter(grey, 1.0)
-    mask = np.zeros(grey.shape, bool)
+    mask = np.zeros(smooth.shape, bool)
     for wanted in (1, 0):
         for x, y, label in clicks:
             if label == wanted:
                 region = flood(smooth, (y, x), tolerance=tolerance)
-                mask = mask | ndi.binary_fill_holes(region) if wanted else mask & ~region
+                mask = mask | region if wanted else mask & ~region
     return mask
 
 
@@ -31,7 +30,9 @@ def click_regions(regions: np.ndarray, clicks: Clicks) -> np.ndarray:
     """The union of the regions (H, W) that positive clicks hit and negative ones do not."""
     hit = {int(regions[y, x]) for x, y, label in clicks if label == 1}
     hit -= {int(regions[y, x]) for x, y, label in clicks if label == 0}
-    return np.isin(regions, list(hit))
+    is_hit = np.zeros(regions.max() + 1, bool)
+    is_hit[list(hit)] = True
+    return is_hit[regions]
 
 
 def threshold_regions(grey: np.ndarray, local: bool, split: bool) -> np.ndarray:
@@ -102,9 +103,10 @@ class ClickMethods:
 
     def __init__(self, image: np.ndarray) -> None:
         grey = to_grey(image)
+        smooth = ndi.gaussian_filter(grey, 1.0)
         self.methods: dict[str, Callable[[Clicks], np.ndarray]] = {}
         for tolerance in (0.05, 0.1, 0.2, 0.35):
-            self.methods[f"flood {tolerance}"] = partial(click_flood, grey, tolerance=tolerance)
+            self.methods[f"flood {tolerance}"] = partial(click_flood, smooth, tolerance=tolerance)
         for local in (False, True):
             for split in (False, True):
                 name = ("local threshold" if local else "Otsu") + (", split by distance" if split else "")
@@ -113,7 +115,7 @@ class ClickMethods:
         for sigma, height in ((1.0, 0.01), (2.0, 0.01), (2.0, 0.03), (4.0, 0.01)):
             basins = gradient_regions(grey, sigma, height)
             self.methods[f"watershed basins {sigma:g}/{height:g}"] = partial(click_regions, basins)
-        for radius in (0.05, 0.1, 0.2, 0.4):
+        for radius in (0.06, 0.15, 0.35):
             for walker in (False, True):
                 name = f"{'random walker' if walker else 'watershed'} within {radius:g}"
                 self.methods[name] = partial(click_walk, grey, radius=radius, walker=walker)

@@ -83,7 +83,7 @@ def solid(mask: np.ndarray) -> np.ndarray:
     return ndi.binary_fill_holes(labels == sizes.argmax())
 
 
-def walk(grey: np.ndarray, markers: np.ndarray, beta: float, longest: int = 96) -> np.ndarray:
+def walk(grey: np.ndarray, markers: np.ndarray, beta: float, longest: int = 64) -> np.ndarray:
     """Random walker at no more than `longest` pixels a side."""
     from skimage.segmentation import random_walker
 
