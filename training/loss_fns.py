@@ -12,12 +12,22 @@ from sam2_core.model.sam2 import Segmentation
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the parts of the loss; the defaults are the paper's."""
+    """Weights of the parts of the loss; the defaults are the paper's.
+
+    Attributes
+    ----------
+    focal, dice, iou, presence : float
+    focal_per_object : bool
+        Divide the focal loss by the object's area instead of the image's, so that small objects weigh as much as
+        large ones. From random weights this is needed: with the image's area the masks of small objects collapse
+        to nothing.
+    """
 
     focal: float = 20.0
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
+    focal_per_object: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,11 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
 
 
 def _mask_loss(logits: Tensor, target: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
-    focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0).mean(dim=(-2, -1))
+    if weights.focal_per_object:
+        focal = sigmoid_focal_loss(logits, target, alpha=0.5, gamma=2.0).sum(dim=(-2, -1))
+        focal = focal / target.sum(dim=(-2, -1)).clamp(min=1)
+    else:
+        focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0).mean(dim=(-2, -1))
     dice = dice_loss(logits, target)
     return weights.focal * focal + weights.dice * dice, focal, dice
 

@@ -1,5 +1,6 @@
 """The training loop: steps, weight average, logs, checkpoints from which a run goes on exactly."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Trainer:
         self.validate = validate
         torch.manual_seed(settings.seed)
         base = build_model(load_config(settings.model))
+        spread_frequencies(base)
         if settings.start_from:
             from sam2_core.weights.checkpoints import load_state_dict
 
@@ -147,3 +149,14 @@ def set_input_size(model: SAM2Base, image_size: int) -> None:
     model.image_size = image_size
     model.sam_prompt_encoder.input_image_size = (image_size, image_size)
     model.sam_prompt_encoder.image_embedding_size = (grid, grid)
+
+
+def spread_frequencies(model: SAM2Base, lowest: float = 0.5, highest: float = 4.0) -> None:
+    """Draw the prompts' Fourier frequencies from several scales instead of one.
+
+    SAM's single scale tells points apart that lie a tenth of the image from each other; among cells, neighbours are
+    closer. The frequencies are part of the checkpoint.
+    """
+    matrix = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    scale = torch.logspace(0, 1, matrix.shape[1]).log10() * math.log(highest / lowest)
+    matrix.mul_(lowest * scale.exp())

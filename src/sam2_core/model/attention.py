@@ -103,7 +103,9 @@ class RoPEAttention(Attention):
         if key not in self._rotations:
             side = round(cells**0.5)
             dim = self.internal_dim // self.num_heads
-            self._rotations[key] = axial_rotation(dim, side, side, self.rope_theta, device)
+            # made in inference mode it could not serve training later
+            with torch.inference_mode(False), torch.no_grad():
+                self._rotations[key] = axial_rotation(dim, side, side, self.rope_theta, device)
         return self._rotations[key]
 
 
@@ -121,6 +123,11 @@ def attend_narrow(q: Tensor, k: Tensor, v: Tensor, block: int = 256) -> Tensor:
         (B, heads, N, D).
     """
     scale = q.shape[-1] ** -0.5
-    k = k.transpose(-2, -1)
-    parts = [(part * scale @ k).softmax(dim=-1) @ v for part in q.split(block, dim=-2)]
-    return torch.cat(parts, dim=-2)
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    flat_out = out.flatten(0, 1)
+    for i, (queries, keys, values) in enumerate(zip(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))):
+        keys = keys.T
+        for start in range(0, len(queries), block):
+            scores = (queries[start : start + block] * scale) @ keys
+            flat_out[i, start : start + block] = scores.softmax(dim=-1) @ values
+    return out

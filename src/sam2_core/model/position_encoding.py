@@ -37,15 +37,16 @@ class PositionEmbeddingSine(nn.Module):
         self.scale = 2 * math.pi if scale is None else scale
         self._tables: dict[tuple[int, int, torch.device], Tensor] = {}
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Encoding (1, C, H, W) in float32 for a map of shape (B, any, H, W)."""
         height, width = x.shape[-2:]
         key = (height, width, x.device)
         if key not in self._tables:
-            rows = self._axis(height, x.device)[:, None, :].expand(-1, width, -1)
-            columns = self._axis(width, x.device)[None, :, :].expand(height, -1, -1)
-            self._tables[key] = torch.cat((rows, columns), dim=-1).permute(2, 0, 1)[None].contiguous()
+            # a table made in inference mode could not serve training later
+            with torch.inference_mode(False), torch.no_grad():
+                rows = self._axis(height, x.device)[:, None, :].expand(-1, width, -1)
+                columns = self._axis(width, x.device)[None, :, :].expand(height, -1, -1)
+                self._tables[key] = torch.cat((rows, columns), dim=-1).permute(2, 0, 1)[None].contiguous()
         return self._tables[key]
 
     def _axis(self, size: int, device: torch.device) -> Tensor:

@@ -44,13 +44,16 @@ def plan_memory(
         Whether tracking runs towards frame 0, so that the past lies ahead.
     """
     near = closest_frames(frame, prompted, model.max_cond_frames_in_attn)
-    # a prompted frame that is too many to attend to as such still counts as a recent one
-    recent = {*tracked, *prompted} - set(near)
+
+    def is_recent(f: int) -> bool:
+        # a prompted frame that is one too many to attend to as such still counts as a recent one
+        return f in tracked or (f in prompted and f not in near)
+
     sign = -1 if reverse else 1
     frames = [(f, 0) for f in near]
     for age in range(1, model.num_maskmem):
         candidate = _recent_frame(model, frame, model.num_maskmem - age, sign)
-        if candidate in recent:
+        if is_recent(candidate):
             frames.append((candidate, age))
 
     longest = min(num_frames, model.max_obj_ptrs_in_encoder)
@@ -60,7 +63,7 @@ def plan_memory(
         if past < 0 and model.only_obj_ptrs_in_the_past_for_eval and not model.training:
             continue
         pointers.append((f, past if model.use_signed_tpos_enc_to_obj_ptrs else abs(past)))
-    pointers += [(frame - sign * d, d) for d in range(1, longest) if frame - sign * d in recent]
+    pointers += [(frame - sign * d, d) for d in range(1, longest) if is_recent(frame - sign * d)]
     scale = max(longest - 1, 1)
     return MemoryPlan(tuple(frames), tuple((f, d / scale) for f, d in pointers))
 

@@ -1,0 +1,493 @@
+"""Segment and track objects through the frames of a video or the planes of a volume.
+
+Frames are read lazily, and only what a later frame can attend to stays in memory (see `results`), so that a source
+may be longer than memory. Objects that remember equally many frames are tracked as one batch.
+"""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from sam2_core.errors import InputError
+from sam2_core.masks import fill_holes, suppress_overlap
+from sam2_core.model.sam2 import NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base
+from sam2_core.predict.frames import PrefetchedFrames, open_frames
+from sam2_core.predict.memory import MemoryPlan, plan_memory
+from sam2_core.predict.precision import Precision, inference
+from sam2_core.predict.results import FrameResult
+from sam2_core.predict.transforms import resize_frame
+from sam2_core.predict.video_state import ObjectTrack, VideoState
+
+LOGIT_LIMIT = 32.0
+EMBEDDINGS_KEPT = 4
+"""Embedded frames that stay in memory, for clicks on a frame one has just seen."""
+
+
+class SAM2VideoPredictor:
+    """Prompts on any frame, masks on all; methods and results are those of Meta's predictor.
+
+    Parameters
+    ----------
+    model : SAM2Base
+        From `sam2_core.load_model`.
+    fill_hole_area : int
+        Holes of up to so many pixels of the low-resolution mask are filled.
+    non_overlap_masks : bool
+        Each pixel belongs to one object at most; locked objects (`VideoState.locked`) win, then the higher logit.
+    clear_non_cond_mem_around_input : bool
+        Forget the propagated memories around a prompted frame, which may be out of date.
+    add_all_frames_to_correct_as_cond : bool
+        A correction on a tracked frame counts as a prompted frame, which propagation keeps and every frame attends to.
+    precision : {"float32", "bfloat16"}
+        Of the computation.
+    batch_size : int
+        Most objects computed at once.
+    """
+
+    def __init__(
+        self,
+        model: SAM2Base,
+        fill_hole_area: int = 0,
+        non_overlap_masks: bool = False,
+        clear_non_cond_mem_around_input: bool = False,
+        add_all_frames_to_correct_as_cond: bool = False,
+        precision: Precision = "float32",
+        batch_size: int = 16,
+    ) -> None:
+        self.model = model
+        self.fill_hole_area = fill_hole_area
+        self.non_overlap_masks = non_overlap_masks
+        self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
+        self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
+        self.precision = precision
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2VideoPredictor":
+        """A predictor for a checkpoint of the Hugging Face hub, such as ``facebook/sam2.1-hiera-tiny``."""
+        from sam2_core.build import build_sam2_video_predictor_hf
+
+        return build_sam2_video_predictor_hf(model_id, **kwargs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's square input in pixels."""
+        return self.model.image_size
+
+    def init_state(
+        self,
+        video_path: Any,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+        storage_dir: str | Path | None = None,
+    ) -> VideoState:
+        """Begin to work on a video.
+
+        Parameters
+        ----------
+        video_path : path, array or FrameSource
+            Folder of images, video file, array (T, H, W) or (T, H, W, 3) of numpy, dask or zarr, or a `FrameSource`.
+        offload_video_to_cpu, async_loading_frames : bool
+            Of no effect: frames are always read when needed, a few ahead.
+        offload_state_to_cpu : bool
+            Keep results in main memory rather than on the device.
+        storage_dir : str or Path, optional
+            Folder for results; every one is written there at once. Without it those that do not fit in memory go to
+            a temporary folder.
+
+        Raises
+        ------
+        InputError
+            The source cannot be read.
+        """
+        source = open_frames(video_path)
+        side = self.image_size
+        frames = PrefetchedFrames(
+            source, ahead=2, keep=2, transform=lambda frame: torch.from_numpy(resize_frame(frame, side))
+        )
+        temporary = tempfile.TemporaryDirectory(prefix="sam2-") if storage_dir is None else None
+        window = self.model.num_maskmem * self.model.memory_temporal_stride_for_eval
+        return VideoState(
+            frames=frames,
+            size=source.size,
+            storage_dir=Path(temporary.name if temporary else str(storage_dir)),
+            keep=max(window, self.model.max_obj_ptrs_in_encoder) + 1,
+            write_through=storage_dir is not None,
+            result_device=torch.device("cpu") if offload_state_to_cpu else self.device,
+            temporary=temporary,
+        )
+
+    def add_new_points_or_box(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: int,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> tuple[int, list[int], Tensor]:
+        """Prompt an object on a frame, new or known, before or after tracking.
+
+        Parameters
+        ----------
+        points, labels : array, optional
+            (P, 2), (x, y) in pixels, and (P,), 1 foreground or 0 background.
+        clear_old_points : bool
+            Replace the frame's points of this object instead of adding to them.
+        normalize_coords : bool
+            Whether coordinates are in pixels; False if they already are in [0, 1].
+        box : array, optional
+            (4,), (x0, y0, x1, y1) in pixels.
+
+        Returns
+        -------
+        frame_idx : int
+        obj_ids : list of int
+        masks : Tensor
+            (N, 1, H, W) float32 logits of all objects on the frame.
+
+        Raises
+        ------
+        ValueError
+            Points without labels, neither points nor box, a box beside points that stay, or no such frame.
+        """
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        coords, kinds = self._points(state, points, labels, box, clear_old_points, normalize_coords)
+        track = state.track(obj_id)
+        old = None if clear_old_points else track.points.get(frame_idx)
+        if old is not None:
+            coords, kinds = torch.cat((old[0], coords), 1), torch.cat((old[1], kinds), 1)
+        track.points[frame_idx] = (coords, kinds)
+        track.masks.pop(frame_idx, None)
+
+        pending, first = self._pending(track, frame_idx)
+        previous = track.result(frame_idx, pending)
+        hint = None if previous is None else previous.masks.to(self.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        with inference(self.device, self.precision):
+            embedding = self._embedding(state, frame_idx)
+            if first:
+                features = self.model.without_memory(embedding)
+            else:
+                plan = self._plan(state, track, frame_idx, track.directions[frame_idx])
+                bank = self._bank(state, [track], [plan])
+                features = self.model.condition_on_memory(embedding, bank)
+            several = self.model.wants_multimask(first, kinds.shape[1])
+            answer = self.model.segment(embedding, features, (coords, kinds), hint, several)
+            pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
+        return frame_idx, state.obj_ids, self._frame_masks(state, frame_idx)
+
+    def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[int], Tensor]:
+        """Old name of `add_new_points_or_box`."""
+        return self.add_new_points_or_box(*args, **kwargs)
+
+    def add_new_mask(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: Any
+    ) -> tuple[int, list[int], Tensor]:
+        """Give an object's mask (H, W), bool, on a frame; returns what `add_new_points_or_box` does."""
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        given = torch.as_tensor(mask)
+        if given.ndim != 2:
+            raise ValueError(f"a mask must have the shape (H, W), got {tuple(given.shape)}")
+        prompt = given.to(self.device).bool()[None, None].float()
+        side = (self.image_size, self.image_size)
+        if prompt.shape[-2:] != side:
+            prompt = F.interpolate(prompt, side, mode="bilinear", align_corners=False, antialias=True)
+            prompt = (prompt >= 0.5).float()
+        track = state.track(obj_id)
+        track.masks[frame_idx] = prompt
+        track.points.pop(frame_idx, None)
+        pending, first = self._pending(track, frame_idx)
+        with inference(self.device, self.precision):
+            embedding = self._embedding(state, frame_idx)
+            if self.model.use_mask_input_as_output_without_sam:
+                answer, _ = self.model.mask_as_output(embedding, prompt)
+            else:
+                several = self.model.wants_multimask(first, 0)
+                features = self.model.without_memory(embedding)
+                answer = self.model.segment(embedding, features, masks=prompt, multimask_output=several)
+            pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
+        return frame_idx, state.obj_ids, self._frame_masks(state, frame_idx)
+
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        progress: bool = True,
+    ) -> Iterator[tuple[int, list[int], Tensor]]:
+        """Carry all objects through the frames; yields each frame as it is done, and may be left at any time.
+
+        Parameters
+        ----------
+        start_frame_idx : int, optional
+            By default the earliest prompted frame.
+        max_frame_num_to_track : int, optional
+            Frames to go on from the start; by default to the end.
+        reverse : bool
+            Towards frame 0.
+        progress : bool
+            Show a progress bar.
+
+        Yields
+        ------
+        tuple
+            As `add_new_points_or_box` returns.
+        """
+        state = inference_state
+        self.propagate_in_video_preflight(state)
+        if start_frame_idx is None:
+            start_frame_idx = min(f for track in state.objects.values() for f in track.prompted)
+        self._check_frame(state, start_frame_idx)
+        span = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
+        if reverse:
+            # there is nothing behind frame 0
+            order = range(start_frame_idx, max(start_frame_idx - span, 0) - 1, -1) if start_frame_idx else range(0)
+        else:
+            order = range(start_frame_idx, min(start_frame_idx + span, state.num_frames - 1) + 1)
+        for frame in tqdm(order, desc="propagate in video", disable=not progress):
+            with inference(self.device, self.precision):
+                self._track_frame(state, frame, reverse)
+                masks = self._frame_masks(state, frame)
+            yield frame, state.obj_ids, masks
+
+    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
+        """Take up all pending prompts, as `propagate_in_video` does first."""
+        state = inference_state
+        if not state.objects:
+            raise RuntimeError("there is nothing to propagate: add points, a box or a mask of an object first")
+        with inference(self.device, self.precision):
+            for obj_id, track in state.objects.items():
+                self._take_up_pending(state, track)
+                if not track.prompted:
+                    raise RuntimeError(f"object {obj_id} has no prompt: add points, a box or a mask, or remove it")
+
+    def clear_all_prompts_in_frame(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, need_output: bool = True
+    ) -> tuple[int, list[int], Tensor] | None:
+        """Remove an object's prompts on a frame; what it showed there counts as tracked from now on."""
+        state = inference_state
+        track = state.track(obj_id)
+        track.points.pop(frame_idx, None)
+        track.masks.pop(frame_idx, None)
+        track.pending_prompted.pop(frame_idx, None)
+        track.pending_tracked.pop(frame_idx, None)
+        result = track.prompted.pop(frame_idx, None)
+        if result is not None:
+            track.tracked[frame_idx] = result
+            track.directions.pop(frame_idx, None)
+        if not need_output:
+            return None
+        return frame_idx, state.obj_ids, self._frame_masks(state, frame_idx)
+
+    def remove_object(
+        self, inference_state: VideoState, obj_id: int, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[int], list[tuple[int, Tensor]]]:
+        """Forget an object.
+
+        Returns
+        -------
+        obj_ids : list of int
+            The objects that stay.
+        updated_frames : list of (int, Tensor)
+            The frames it was prompted on, with the masks of the others.
+
+        Raises
+        ------
+        RuntimeError
+            `strict`, and there is no such object.
+        """
+        state = inference_state
+        if obj_id not in state.objects:
+            if strict:
+                raise RuntimeError(f"there is no object {obj_id}; there are {state.obj_ids}")
+            return state.obj_ids, []
+        track = state.objects.pop(obj_id)
+        state.locked.discard(obj_id)
+        track.tracked.clear()
+        if not need_output or not state.objects:
+            return state.obj_ids, []
+        return state.obj_ids, [(frame, self._frame_masks(state, frame)) for frame in track.prompted_frames]
+
+    def reset_state(self, inference_state: VideoState) -> None:
+        """Forget all objects, prompts and results; the frames stay."""
+        for track in inference_state.objects.values():
+            track.tracked.clear()
+        inference_state.objects.clear()
+        inference_state.locked.clear()
+
+    def _track_frame(self, state: VideoState, frame: int, reverse: bool) -> None:
+        groups: dict[tuple[int, int], list[tuple[ObjectTrack, MemoryPlan]]] = defaultdict(list)
+        for track in state.objects.values():
+            if frame in track.prompted:
+                if self.clear_non_cond_mem_around_input:
+                    self._clear_around(track, frame)
+            else:
+                plan = self._plan(state, track, frame, reverse)
+                # only objects with equally much to remember fit in one batch
+                groups[len(plan.frames), len(plan.pointers)].append((track, plan))
+            track.directions[frame] = reverse
+        for group in groups.values():
+            for start in range(0, len(group), self.batch_size):
+                self._track_batch(state, frame, group[start : start + self.batch_size])
+
+    def _track_batch(self, state: VideoState, frame: int, batch: list[tuple[ObjectTrack, MemoryPlan]]) -> None:
+        tracks, plans = [track for track, _ in batch], [plan for _, plan in batch]
+        embedding = self._embedding(state, frame)
+        features = self.model.condition_on_memory(embedding, self._bank(state, tracks, plans))
+        several = self.model.wants_multimask(False, 0)
+        answer = self.model.segment(embedding, features, multimask_output=several)
+        high_res = self.model.upsample(answer.masks)
+        memory = self.model.encode_memory(embedding, high_res, answer.object_score_logits, from_points=False)
+        memory = memory.to(torch.bfloat16)
+        for i, track in enumerate(tracks):
+            one = slice(i, i + 1)
+            track.tracked[frame] = self._result(
+                state, answer.masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
+            )
+
+    def _plan(self, state: VideoState, track: ObjectTrack, frame: int, reverse: bool) -> MemoryPlan:
+        return plan_memory(self.model, frame, track.prompted, track.tracked, state.num_frames, reverse)
+
+    def _bank(self, state: VideoState, tracks: list[ObjectTrack], plans: list[MemoryPlan]) -> MemoryBank:
+        device = self.device
+        features, pointers = [], []
+        for track, plan in zip(tracks, plans):
+            memories = [self._memory(state, track, frame).to(device) for frame, _ in plan.frames]
+            features.append(torch.cat(memories))
+            found = [self._known(track, frame).pointer.to(device) for frame, _ in plan.pointers]
+            pointers.append(torch.cat(found) if found else torch.zeros(0, self.model.hidden_dim, device=device))
+        return MemoryBank(
+            features=torch.stack(features),
+            ages=torch.tensor([[age for _, age in plan.frames] for plan in plans], device=device),
+            pointers=torch.stack(pointers),
+            distances=torch.tensor([[d for _, d in plan.pointers] for plan in plans], device=device),
+        )
+
+    def _memory(self, state: VideoState, track: ObjectTrack, frame: int) -> Tensor:
+        result = self._known(track, frame)
+        if result.memory is None:
+            memory = self._encode(state, frame, result)
+            result = track.tracked.add_memory(frame, memory.to(state.result_device))
+        assert result.memory is not None
+        return result.memory
+
+    def _encode(self, state: VideoState, frame: int, result: FrameResult) -> Tensor:
+        embedding = self._embedding(state, frame)
+        high_res = self.model.upsample(result.masks.to(self.device))
+        score = result.object_score_logits.to(self.device)
+        return self.model.encode_memory(embedding, high_res, score, result.from_prompt).to(torch.bfloat16)
+
+    def _known(self, track: ObjectTrack, frame: int) -> FrameResult:
+        return track.prompted[frame] if frame in track.prompted else track.tracked[frame]
+
+    def _take_up_pending(self, state: VideoState, track: ObjectTrack) -> None:
+        for pending, is_prompted in ((track.pending_tracked, False), (track.pending_prompted, True)):
+            for frame, result in pending.items():
+                memory = self._encode(state, frame, result).to(state.result_device)
+                complete = FrameResult(result.masks, result.pointer, result.object_score_logits, memory, True)
+                if is_prompted:
+                    track.prompted[frame] = complete
+                else:
+                    track.tracked[frame] = complete
+                if self.clear_non_cond_mem_around_input:
+                    self._clear_around(track, frame)
+            pending.clear()
+        for frame in track.prompted:
+            track.tracked.pop(frame)
+
+    def _clear_around(self, track: ObjectTrack, frame: int) -> None:
+        reach = self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
+        for near in range(frame - reach, frame + reach + 1):
+            track.tracked.pop(near)
+
+    def _pending(self, track: ObjectTrack, frame: int) -> tuple[dict[int, FrameResult], bool]:
+        """Where a prompt's result waits, and whether the frame is prompted afresh rather than corrected."""
+        first = frame not in track.directions or not track.prompted
+        prompted = first or self.add_all_frames_to_correct_as_cond
+        return (track.pending_prompted if prompted else track.pending_tracked), first
+
+    def _result(
+        self,
+        state: VideoState,
+        masks: Tensor,
+        pointer: Tensor,
+        score: Tensor,
+        from_prompt: bool,
+        memory: Tensor | None = None,
+    ) -> FrameResult:
+        masks = masks.float()
+        if self.fill_hole_area > 0:
+            masks = fill_holes(masks, self.fill_hole_area)
+        return FrameResult(masks, pointer.float(), score.float(), memory, from_prompt).to(state.result_device)
+
+    def _frame_masks(self, state: VideoState, frame: int) -> Tensor:
+        """Logits (N, 1, H, W) of all objects on a frame at the video's size."""
+        rows = []
+        for track in state.objects.values():
+            result = track.result(frame, {**track.pending_tracked, **track.pending_prompted})
+            if result is None:
+                rows.append(torch.full((1, 1, *state.size), NO_OBJECT_LOGIT, device=self.device))
+            else:
+                masks = result.masks.to(self.device)
+                rows.append(F.interpolate(masks, state.size, mode="bilinear", align_corners=False))
+        masks = torch.cat(rows)
+        if self.non_overlap_masks:
+            masks = suppress_overlap(masks, [obj_id in state.locked for obj_id in state.objects])
+        return masks
+
+    def _embedding(self, state: VideoState, frame: int) -> ImageEmbedding:
+        kept = state.embeddings
+        if frame not in kept:
+            image = state.frames.frame(frame)[None].to(self.device)
+            kept[frame] = self.model.forward_image(image)
+            while len(kept) > EMBEDDINGS_KEPT:
+                kept.popitem(last=False)
+        kept.move_to_end(frame)
+        return kept[frame]
+
+    def _points(
+        self, state: VideoState, points: Any, labels: Any, box: Any, clear_old_points: bool, normalize_coords: bool
+    ) -> tuple[Tensor, Tensor]:
+        if (points is None) != (labels is None):
+            raise ValueError("points and labels belong together: give both, one label a point")
+        if points is None and box is None:
+            raise ValueError("a prompt needs points with labels, or a box")
+        if box is not None and not clear_old_points:
+            raise ValueError("a box replaces earlier points: give it with clear_old_points=True")
+        coords = torch.zeros(0, 2) if points is None else torch.as_tensor(np.asarray(points), dtype=torch.float32)
+        kinds = torch.zeros(0, dtype=torch.int32) if labels is None else torch.as_tensor(np.asarray(labels)).int()
+        coords, kinds = coords.reshape(1, -1, 2), kinds.reshape(1, -1)
+        if coords.shape[1] != kinds.shape[1]:
+            raise ValueError(f"{coords.shape[1]} points need as many labels, got {kinds.shape[1]}")
+        if box is not None:
+            corners = torch.as_tensor(np.asarray(box), dtype=torch.float32).reshape(1, 2, 2)
+            coords = torch.cat((corners, coords), dim=1)
+            kinds = torch.cat((torch.tensor([[2, 3]], dtype=torch.int32), kinds), dim=1)
+        if normalize_coords:
+            height, width = state.size
+            coords = coords / torch.tensor([width, height])
+        return (coords * self.image_size).to(self.device), kinds.to(self.device)
+
+    def _check_frame(self, state: VideoState, frame: int) -> None:
+        if not 0 <= frame < state.num_frames:
+            raise InputError(f"there is no frame {frame}: the frames are 0 to {state.num_frames - 1}")
+
