@@ -112,19 +112,19 @@ def fill_holes(logits: Any, max_area: int, threshold: float = 0.0, value: float 
     threshold : float
         Background is at or below it.
     value : float
-        What a filled pixel becomes, relative to the threshold.
+        What a filled pixel becomes.
 
     Returns
     -------
     ndarray or Tensor
         A new one, of the shape and type of `logits`.
     """
-    return _replace(logits, _small_regions(_numpy(logits) <= threshold, max_area), threshold + value)
+    return _replace(logits, _small_regions(_numpy(logits) <= threshold, max_area), value)
 
 
 def remove_sprinkles(logits: Any, max_area: int, threshold: float = 0.0, value: float = -10.0) -> Any:
     """Turn small foreground regions into background; parameters as in `fill_holes`."""
-    return _replace(logits, _small_regions(_numpy(logits) > threshold, max_area), threshold + value)
+    return _replace(logits, _small_regions(_numpy(logits) > threshold, max_area), value)
 
 
 def clean_mask(mask: np.ndarray, min_area: int) -> np.ndarray:
@@ -196,8 +196,7 @@ def stability_score(logits: Any, threshold: float = 0.0, offset: float = 1.0) ->
     ----------
     Kirillov et al., "Segment Anything", ICCV 2023, appendix B.
     """
-    inner = (logits > threshold + offset).sum((-2, -1))
-    outer = (logits > threshold - offset).sum((-2, -1))
+    inner, outer = _areas(logits > threshold + offset), _areas(logits > threshold - offset)
     with np.errstate(invalid="ignore"):
         return inner / outer
 
@@ -232,6 +231,19 @@ def masks_to_labels(
     for n in np.argsort(-weight, kind="stable")[::-1]:
         labels[masks[n]] = ids[n]
     return labels
+
+
+def _areas(present: Any) -> Any:
+    """Pixels of each mask (..., H, W), as an integer array or tensor (...)."""
+    if not isinstance(present, np.ndarray):
+        import torch
+
+        if present.is_cuda:
+            return present.sum((-2, -1), dtype=torch.int32)
+        return torch.from_numpy(_areas(present.numpy())).int()
+    flat = present.reshape(-1, present.shape[-2] * present.shape[-1])
+    # numpy counts a run of booleans far quicker than either library sums along an axis
+    return np.array([np.count_nonzero(row) for row in flat], np.int64).reshape(present.shape[:-2])
 
 
 def _numpy(values: Any) -> np.ndarray:

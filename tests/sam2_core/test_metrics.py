@@ -66,7 +66,7 @@ def _plain_boundary_f(pred, true):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from([(20, 30), (200, 170)]))
 def test_boundary_f_is_the_dilation_measure(seed, shape):
     rng = np.random.default_rng(seed)
