@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,6 +21,7 @@ from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.planes import PlaneSource
 
 _UINT16 = 2**16 - 1
+_CTC_FILE = re.compile(r"(mask|man_track)\d+\.tif|(res|man)_track\.txt")
 
 
 def export_tiff(labels: LabelVolume, out: Path, *, overwrite: bool = False) -> None:
@@ -165,6 +167,8 @@ def export_ctc(labels: LabelVolume, out: Path, *, overwrite: bool = False, truth
     tracks = _tracks(labels)
     if tracks and max(t.id for t in tracks) > _UINT16:
         raise InputError(f"{labels.path} has ids over {_UINT16}, which the 16-bit Cell Tracking Challenge layout lacks")
+    if out.is_dir() and (foreign := [p.name for p in out.iterdir() if not _CTC_FILE.fullmatch(p.name)]):
+        raise InputError(f"{out} holds other files ({foreign[0]}) and is not replaced: choose another folder")
     digits = max(3, len(str(v.size("t") - 1)))
     stem, table = ("man_track", "man_track.txt") if truth else ("mask", "res_track.txt")
     depth = v.size("z")

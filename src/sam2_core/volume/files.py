@@ -49,7 +49,8 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If `path` exists and `overwrite` is false, or the disk is full or cannot be written.
+        If `path` exists and `overwrite` is false or it is a folder where a file is written, or the reverse;
+        or if the disk is full or cannot be written.
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: choose another name or give --overwrite")
@@ -59,6 +60,9 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
+            if path.exists() and path.is_dir() != partial.is_dir():
+                kind = "folder" if path.is_dir() else "file"
+                raise InputError(f"{path} is a {kind} and is not replaced: choose another name")
             if path.is_dir():  # a folder cannot be replaced in one step
                 old = path.rename(beside(path))
             partial.replace(path)

@@ -146,7 +146,7 @@ class Volume:
             values = np.asarray(self.source[key])
         except InputError:
             raise
-        except (OSError, RuntimeError, ValueError, EOFError, ArithmeticError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, ArithmeticError, LookupError) as error:
             raise InputError(f"{self.name} could not be read ({error}): check that the file is whole") from error
         kept = AxisOrder("".join(a for a in self.order.stored if not isinstance(region.get(a), int | np.integer)))
         return values.transpose(kept.permutation)
