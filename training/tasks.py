@@ -76,7 +76,7 @@ def image_tasks(sequences: Iterable[Sequence], limit: int = 100, seed: int = 0) 
     Of volumes and videos, planes spread evenly along the first axis are taken.
     """
     rng = np.random.default_rng(seed)
-    by_set: dict[str, list[list[ImageTask]]] = defaultdict(list)
+    by_set: dict[str, list[list[_Candidate]]] = defaultdict(list)
     for sequence in sequences:
         labelled = np.flatnonzero(sequence.labelled)
         count = min(len(labelled), PLANES_PER_SEQUENCE)
@@ -84,13 +84,8 @@ def image_tasks(sequences: Iterable[Sequence], limit: int = 100, seed: int = 0) 
             areas = np.bincount(sequence.labels[t].ravel())
             areas[0] = 0
             ids = rng.permutation(np.flatnonzero(areas >= MIN_AREA))
-            by_set[sequence.set].append(
-                [
-                    ImageTask(sequence.set, f"{sequence.name}:{t}", sequence.frames[t], sequence.labels[t] == i)
-                    for i in ids
-                ]
-            )
-    return [task for images in by_set.values() for task in _round_robin(images, limit)]
+            by_set[sequence.set].append([(sequence, int(t), int(i)) for i in ids])
+    return [_image_task(*chosen) for images in by_set.values() for chosen in _round_robin(images, limit)]
 
 
 def propagation_tasks(
@@ -172,14 +167,21 @@ def pooled_dice(truth: np.ndarray, prediction: np.ndarray, labelled: np.ndarray)
     return dice(prediction[planes], truth[planes])
 
 
-def _round_robin(images: list[list[ImageTask]], limit: int) -> list[ImageTask]:
-    """One task of each image in turn until there are `limit`, then sorted so that an image's tasks follow on."""
-    chosen: list[tuple[int, ImageTask]] = []
+_Candidate = tuple[Sequence, int, int]  # and the plane, and the object's label
+
+
+def _image_task(sequence: Sequence, t: int, label: int) -> ImageTask:
+    return ImageTask(sequence.set, f"{sequence.name}:{t}", sequence.frames[t], sequence.labels[t] == label)
+
+
+def _round_robin(images: list[list[_Candidate]], limit: int) -> list[_Candidate]:
+    """One object of each image in turn until there are `limit`, then sorted so that an image's objects follow on."""
+    chosen: list[tuple[int, _Candidate]] = []
     depth = 0
-    while len(chosen) < limit and any(len(tasks) > depth for tasks in images):
-        chosen += [(i, tasks[depth]) for i, tasks in enumerate(images) if len(tasks) > depth]
+    while len(chosen) < limit and any(len(objects) > depth for objects in images):
+        chosen += [(i, objects[depth]) for i, objects in enumerate(images) if len(objects) > depth]
         depth += 1
-    return [task for _, task in sorted(chosen[:limit], key=lambda pair: pair[0])]
+    return [candidate for _, candidate in sorted(chosen[:limit], key=lambda pair: pair[0])]
 
 
 def _beginnings(sequence: Sequence) -> dict[int, list[int]]:
