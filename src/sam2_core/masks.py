@@ -238,7 +238,7 @@ def _areas(present: Any) -> Any:
     if not isinstance(present, np.ndarray):
         import torch
 
-        if present.is_cuda:
+        if present.device.type != "cpu":
             return present.sum((-2, -1), dtype=torch.int32)
         return torch.from_numpy(_areas(present.numpy())).int()
     flat = present.reshape(-1, present.shape[-2] * present.shape[-1])
