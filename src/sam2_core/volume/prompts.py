@@ -85,17 +85,20 @@ class Prompt(_Model):
     """What a user shows on one frame; coordinates are (x, y) in pixels, (0, 0) the centre of the top-left one."""
 
     frame: Frame = Field(description='Frame number, or {"t": 3, "z": 10} in a 3D time-lapse.')
-    points: tuple[Point, ...] | None = Field(None, min_length=1, description="Clicks, [x, y] each.")
-    labels: tuple[Literal[0, 1], ...] | None = Field(None, description="One per point: 1 on the object, 0 off it.")
-    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = Field(
-        None, description="[x0, y0, x1, y1], x0 < x1 and y0 < y1."
+    points: tuple[Point, ...] | None = Field(default=None, min_length=1, description="Clicks, [x, y] each.")
+    labels: tuple[Literal[0, 1], ...] | None = Field(
+        default=None, description="One per point: 1 on the object, 0 off it."
     )
-    scribbles: tuple[Scribble, ...] | None = Field(None, min_length=1, description="Lines, sampled to points.")
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = Field(
+        default=None, description="[x0, y0, x1, y1], x0 < x1 and y0 < y1."
+    )
+    scribbles: tuple[Scribble, ...] | None = Field(default=None, min_length=1, description="Lines, sampled to points.")
     mask: str | Rle | None = Field(
-        None, description="An image of the frame's size, not 0 on the object (path from the file), or a COCO RLE."
+        default=None,
+        description="An image of the frame's size, not 0 on the object (path from the file), or a COCO RLE.",
     )
     lasso: tuple[Point, ...] | None = Field(
-        None, min_length=3, description="Outline of the object, [x, y] corners; filled, it is a mask."
+        default=None, min_length=3, description="Outline of the object, [x, y] corners; filled, it is a mask."
     )
 
     @field_validator("box")
@@ -170,8 +173,8 @@ class LabelledObject(_Model):
 
     id: int = Field(ge=1, le=MAX_ID, strict=True, description="Its number in the labels, from 1.")
     name: str | None = None
-    class_name: str | None = Field(None, alias="class", description="What kind of thing it is.")
-    colour: str | None = Field(None, pattern="^#[0-9a-fA-F]{6}$", description="#rrggbb, for display.")
+    class_name: str | None = Field(default=None, alias="class", description="What kind of thing it is.")
+    colour: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$", description="#rrggbb, for display.")
     prompts: tuple[Prompt, ...] = Field(min_length=1)
 
 
@@ -293,7 +296,9 @@ def describe(object_id: int, number: int, prompt: Prompt) -> str:
 
 def _sentence(error: ValidationError, data: Mapping) -> str:
     """The first of pydantic's complaints as a sentence in terms of objects and prompts."""
-    first = error.errors()[0]
+    found = error.errors()
+    # a mask is a path or an RLE: of something that looks like the latter, say what is wrong with it as such
+    first = next((e for e in found if e["type"] != "string_type" or not isinstance(e["input"], Mapping)), found[0])
     kind = first["type"]
     rest: list[Any] = list(first["loc"])
     text = first["msg"].removeprefix("Value error, ")

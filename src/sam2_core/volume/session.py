@@ -18,15 +18,16 @@ from sam2_core.volume.files import disk_errors
 from sam2_core.volume.history import plane_record
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.open import open_volume
-from sam2_core.volume.prompts import MAX_ID, LabelledObject, Prompt, describe, make_prompt
+from sam2_core.volume.prompts import LabelledObject, Prompt, describe, make_prompt
 from sam2_core.volume.rle import Rle
 from sam2_core.volume.session_click import sure
 from sam2_core.volume.session_deltas import encode_delta
+from sam2_core.volume.session_objects import SessionObjects
 from sam2_core.volume.session_plan import Direction, Request, complete_ranges
 from sam2_core.volume.session_run import Progress, Run
 from sam2_core.volume.session_settings import FILE, Settings, grid_of
-from sam2_core.volume.session_state import EDITABLE, PlacedPrompt, Plane, SessionObject, check_prompts
-from sam2_core.volume.session_store import SessionStore, replay
+from sam2_core.volume.session_state import PlacedPrompt, Plane, check_prompts
+from sam2_core.volume.session_store import replay
 from sam2_core.volume.session_track import compose
 from sam2_core.volume.volume import Channel, Volume
 from sam2_core.volume.window import windows_for
@@ -34,7 +35,7 @@ from sam2_core.volume.window import windows_for
 __all__ = ["Run", "Session", "replay"]
 
 
-class Session(SessionStore):
+class Session(SessionObjects):
     """Objects, prompts, results and history of one volume. Made by `create` or `open`; close it after use.
 
     Methods may be called from several threads; an act that comes during a propagation stops that propagation.
@@ -155,68 +156,6 @@ class Session(SessionStore):
         volume = open_volume(source, axes=settings.axes, level=settings.level)
         return cls(directory, settings, volume, predictor, device)
 
-    def add_object(
-        self,
-        object_id: int | None = None,
-        *,
-        name: str | None = None,
-        class_name: str | None = None,
-        colour: str | None = None,
-    ) -> int:
-        """Add an object.
-
-        Parameters
-        ----------
-        object_id : int, optional
-            Its number in the labels, from 1; by default the next free one.
-
-        Returns
-        -------
-        int
-            The object's id.
-
-        Raises
-        ------
-        InputError
-            If the id is taken or out of range.
-        """
-        with self.lock:
-            chosen = max(self.state.objects, default=0) + 1 if object_id is None else int(object_id)
-            if not 1 <= chosen <= MAX_ID:
-                raise InputError(f"{chosen} is no object id: use 1 to {MAX_ID} (0 is the background)")
-            if chosen in self.state.objects:
-                raise InputError(f"there is an object {chosen} already: choose another id")
-            given = {"name": name, "class_name": class_name, "colour": colour}
-            self.act({"act": "add-object", "id": chosen, **{k: v for k, v in given.items() if v is not None}})
-            return chosen
-
-    def edit_object(self, object_id: int, **changes: Any) -> None:
-        """Change `name`, `class_name`, `colour`, `locked` or `visible` of an object.
-
-        Raises
-        ------
-        InputError
-            If there is no such object or no such property.
-        """
-        with self.lock:
-            self.state[object_id]
-            if wrong := [k for k in changes if k not in EDITABLE]:
-                raise InputError(f"an object has no {wrong[0]}: change {', '.join(EDITABLE)}")
-            self.act({"act": "edit-object", "id": object_id, **changes})
-
-    def delete_object(self, object_id: int) -> None:
-        """Remove an object, its prompts and its pixels.
-
-        Raises
-        ------
-        InputError
-            If there is no such object, or it is locked.
-        """
-        with self.lock:
-            self._unlocked(object_id)
-            self.act({"act": "delete-object", "id": object_id})
-            self._erase(object_id)
-
     def add_prompt(
         self,
         object_id: int,
@@ -311,6 +250,23 @@ class Session(SessionStore):
             change = self._change(plane, object_id, logits)
             self.act({"act": "remove-prompt", "id": object_id, "serial": serial, "planes": [change]})
 
+    def paint(self, frame: int | Mapping[str, int], labels: np.ndarray) -> None:
+        """Replace the labels of a frame, (height, width) integers; locked objects stay as they are.
+
+        Raises
+        ------
+        InputError
+            If there is no such frame or the labels are of another size.
+        """
+        with self.lock:
+            plane = self._plane(frame)
+            if labels.shape != self.grid.size:
+                raise InputError(f"labels of shape {labels.shape} do not fit a frame of {self.grid.size}")
+            old = self.read_plane(plane)
+            kept = np.isin(old, [i.id for i in self.state if i.locked])
+            new = np.where(kept, old, labels.astype(np.uint32))
+            self.act({"act": "paint", "planes": [plane_record(plane, encode_delta(old, new))]})
+
     def predict(self, object_id: int, frame: int | Mapping[str, int]) -> np.ndarray:
         """What an object's prompts on a frame give, (height, width) float32 logits; nothing is written.
 
@@ -378,12 +334,6 @@ class Session(SessionStore):
                 return None
             request, progress = Progress.of(self, entry)
             return Run(self, request, progress)
-
-    def _unlocked(self, object_id: int) -> SessionObject:
-        item = self.state[object_id]
-        if item.locked:
-            raise InputError(f"object {object_id} is locked: unlock it to change it")
-        return item
 
     def _add(self, object_id: int, prompt: Prompt, predict: bool) -> np.ndarray | None:
         with self.lock:

@@ -52,6 +52,14 @@ class Request:
         return cls(tuple(data["objects"]), ranges, data["direction"], data["changed_only"])
 
 
+def check_direction(direction: str) -> Direction:
+    """The direction of that name; InputError if there is none."""
+    for known in get_args(Direction):
+        if direction == known:
+            return known
+    raise InputError(f"direction {direction!r}: choose forward, backward or both")
+
+
 def complete_ranges(grid: Grid, wanted: Mapping[str, tuple[int | None, int | None]]) -> dict[str, tuple[int, int]]:
     """The range of every axis of propagation: what is wanted, and the whole of the others.
 
@@ -154,8 +162,7 @@ def make_plan(request: Request, state: State, grid: Grid) -> list[Stage]:
     InputError
         If an object that is to be propagated has nothing to start from.
     """
-    if request.direction not in get_args(Direction):
-        raise InputError(f"direction {request.direction!r}: choose forward, backward or both")
+    check_direction(request.direction)
     objects = [state[i] for i in request.objects]
     for item in objects:
         if item.locked:

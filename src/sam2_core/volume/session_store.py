@@ -12,16 +12,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from sam2_core.errors import InputError
-from sam2_core.volume import journal as journals
 from sam2_core.volume.files import disk_errors
-from sam2_core.volume.history import Effect, Entry, apply_effect, plane_record, restore
+from sam2_core.volume.history import Effect, Entry, apply_effect, restore
 from sam2_core.volume.journal import Journal
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.planes import PlaneSource
 from sam2_core.volume.session_click import FrameAnswers
-from sam2_core.volume.session_deltas import encode_delta
 from sam2_core.volume.session_settings import Settings, grid_of
-from sam2_core.volume.session_state import Plane, SessionObject, State
+from sam2_core.volume.session_state import Plane, State
 from sam2_core.volume.volume import Volume
 from sam2_core.volume.window import windows_for
 
@@ -56,10 +54,6 @@ class SessionStore:
             raise
         self.closed = False
         self.flushed()
-        unfinished = self.history.unfinished
-        if unfinished and unfinished.kind == "delete-object":
-            _, record = next(journals.read(self.journal.path, unfinished.start, unfinished.end))
-            self._erase(record["id"])
 
     def close(self) -> None:
         """Release the files; a propagation under way is stopped and can be resumed."""
@@ -83,11 +77,6 @@ class SessionStore:
     def state(self) -> State:
         """All objects with their prompts, as an immutable value."""
         return self.history.state
-
-    @property
-    def objects(self) -> list[SessionObject]:
-        """The objects, in the order in which they were added."""
-        return list(self.state)
 
     @property
     def predictor(self) -> Any:
@@ -167,21 +156,6 @@ class SessionStore:
             return self.grid.plane(frame)
         except ValueError as error:
             raise InputError(str(error)) from None
-
-    def _erase(self, object_id: int) -> None:
-        """Clear an object's pixels, plane by plane, as part of the act under way."""
-        axes = self.labels.axes
-        for region in self.labels.stored_regions():
-            place = dict(zip(axes, region))
-            for index in np.ndindex(*(place[a].stop - place[a].start for a, _ in self.grid.axes)):
-                plane = tuple((a, place[a].start + k) for (a, _), k in zip(self.grid.axes, index))
-                old = self.read_plane(plane)
-                if (there := old == object_id).any():
-                    new = np.where(there, np.uint32(0), old)
-                    self.record({"act": "plane", **plane_record(plane, encode_delta(old, new))})
-                    self.write_plane(plane, new)
-        self.record({"act": "end"})
-        self.flushed()
 
     def _step(self, kind: str, stack: list[Entry]) -> list[Plane] | None:
         with self.lock:

@@ -7,6 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# a busy machine is no reason to fail
+settings.register_profile("sam2", deadline=None)
+settings.load_profile("sam2")
 
 
 class Tracked(dict):
@@ -22,8 +27,8 @@ class Tracked(dict):
             self.folder.mkdir(parents=True, exist_ok=True)
             np.save(self.folder / f"{frame}.npy", logits)
 
-    def pop(self, frame):
-        super().pop(frame, None)
+    def pop(self, frame, default=None):
+        super().pop(frame, default)
         if self.folder is not None:
             (self.folder / f"{frame}.npy").unlink(missing_ok=True)
 

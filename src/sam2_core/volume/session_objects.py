@@ -1,0 +1,114 @@
+"""The objects of a session: added, renamed, locked, deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sam2_core.errors import InputError
+from sam2_core.volume import journal as journals
+from sam2_core.volume.history import plane_record
+from sam2_core.volume.prompts import MAX_ID
+from sam2_core.volume.session_deltas import encode_delta
+from sam2_core.volume.session_state import EDITABLE, SessionObject
+from sam2_core.volume.session_store import SessionStore
+
+
+class SessionObjects(SessionStore):
+    """The part of a session that keeps its objects: see `Session`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        unfinished = self.history.unfinished
+        if unfinished and unfinished.kind == "delete-object":  # a crash came in between
+            _, record = next(journals.read(self.journal.path, unfinished.start, unfinished.end))
+            self._erase(record["id"])
+
+    @property
+    def objects(self) -> list[SessionObject]:
+        """The objects, in the order in which they were added."""
+        return list(self.state)
+
+    def add_object(
+        self,
+        object_id: int | None = None,
+        *,
+        name: str | None = None,
+        class_name: str | None = None,
+        colour: str | None = None,
+    ) -> int:
+        """Add an object.
+
+        Parameters
+        ----------
+        object_id : int, optional
+            Its number in the labels, from 1; by default the next free one.
+
+        Returns
+        -------
+        int
+            The object's id.
+
+        Raises
+        ------
+        InputError
+            If the id is taken or out of range.
+        """
+        with self.lock:
+            chosen = max(self.state.objects, default=0) + 1 if object_id is None else int(object_id)
+            if not 1 <= chosen <= MAX_ID:
+                raise InputError(f"{chosen} is no object id: use 1 to {MAX_ID} (0 is the background)")
+            if chosen in self.state.objects:
+                raise InputError(f"there is an object {chosen} already: choose another id")
+            given = {"name": name, "class_name": class_name, "colour": colour}
+            self.act({"act": "add-object", "id": chosen, **{k: v for k, v in given.items() if v is not None}})
+            return chosen
+
+    def edit_object(self, object_id: int, **changes: Any) -> None:
+        """Change `name`, `class_name`, `colour`, `locked` or `visible` of an object.
+
+        Raises
+        ------
+        InputError
+            If there is no such object or no such property.
+        """
+        with self.lock:
+            self.state[object_id]
+            if wrong := [k for k in changes if k not in EDITABLE]:
+                raise InputError(f"an object has no {wrong[0]}: change {', '.join(EDITABLE)}")
+            self.act({"act": "edit-object", "id": object_id, **changes})
+
+    def delete_object(self, object_id: int) -> None:
+        """Remove an object, its prompts and its pixels.
+
+        Raises
+        ------
+        InputError
+            If there is no such object, or it is locked.
+        """
+        with self.lock:
+            self._unlocked(object_id)
+            self.act({"act": "delete-object", "id": object_id})
+            self._erase(object_id)
+
+    def _unlocked(self, object_id: int) -> SessionObject:
+        item = self.state[object_id]
+        if item.locked:
+            raise InputError(f"object {object_id} is locked: unlock it to change it")
+        return item
+
+    def _erase(self, object_id: int) -> None:
+        """Clear an object's pixels, plane by plane, as part of the act under way."""
+        axes = self.labels.axes
+        for region in self.labels.stored_regions():
+            place = dict(zip(axes, region))
+            for index in np.ndindex(*(place[a].stop - place[a].start for a, _ in self.grid.axes)):
+                plane = tuple((a, place[a].start + k) for (a, _), k in zip(self.grid.axes, index))
+                old = self.read_plane(plane)
+                if (there := old == object_id).any():
+                    new = np.where(there, np.uint32(0), old)
+                    self.record({"act": "plane", **plane_record(plane, encode_delta(old, new))})
+                    self.write_plane(plane, new)
+        self.record({"act": "end"})
+        self.flushed()
