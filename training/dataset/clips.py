@@ -85,7 +85,7 @@ class ClipOptions:
     size: int = 256
     frames: int = 1
     max_objects: int = 4
-    min_pixels: int = 12
+    min_pixels: int = 16
     whole_view: float = 0.5
     merge: float = 0.1
     augment: bool = True
@@ -213,7 +213,10 @@ def _draw_objects(labels: np.ndarray, options: ClipOptions, rng: np.random.Gener
     ids = np.flatnonzero(counts >= options.min_pixels)
     if not len(ids):
         return []
-    chosen = rng.permutation(ids)[: options.max_objects]
+    # Slivers at the border of a view and specks are shown, but less often than whole objects.
+    weights = np.sqrt(np.minimum(counts[ids], 0.02 * labels.size))
+    count = min(options.max_objects, len(ids))
+    chosen = rng.choice(ids, count, replace=False, p=weights / weights.sum())
     objects = [[int(i)] for i in chosen]
     if options.augment and rng.random() < options.merge:
         objects[0] = _touching(labels, int(chosen[0]))

@@ -38,7 +38,7 @@ def test_a_clip_has_the_shapes_it_promises(frames, rgb):
         assert clip.masks.dtype == torch.bool
         assert 1 <= objects <= 3
         assert clip.valid.all()
-        assert (clip.masks[0].sum((-2, -1)) >= 12).all()
+        assert (clip.masks[0].sum((-2, -1)) >= 16).all()
 
 
 def test_a_clip_depends_on_seed_and_index_alone():
