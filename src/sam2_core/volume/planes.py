@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -31,7 +31,7 @@ class PlaneSource:
         Positions along the remaining axes, for example ``{"t": 3}`` for z of a 3D+t image.
     channel : int or tuple of up to three ints, optional
         One channel, or several as red, green and blue; by default the first, or the colours of an RGB image.
-    window : (float, float) or Window, optional
+    window : (float, float), Window or one Window per channel, optional
         Intensities of black and white for the whole volume; estimated by default, per channel.
     cache_bytes : int
         Bound on the raw planes kept, in bytes; one plane is always kept.
@@ -49,7 +49,7 @@ class PlaneSource:
         *,
         fixed: Mapping[str, int] | None = None,
         channel: Channel | None = None,
-        window: tuple[float, float] | Window | None = None,
+        window: tuple[float, float] | Window | Sequence[Window] | None = None,
         cache_bytes: int = 128 * 2**20,
     ) -> None:
         self.volume = volume

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +78,29 @@ def default_window(volume: Volume, channel: int = 0, percentiles: tuple[float, f
 
 
 def windows_for(
-    volume: Volume, channel: Channel | None = None, window: tuple[float, float] | Window | None = None
+    volume: Volume,
+    channel: Channel | None = None,
+    window: tuple[float, float] | Window | Sequence[Window] | None = None,
 ) -> tuple[Window, ...]:
-    """One window for each chosen channel: the user's for all of them, else the default of each."""
+    """One window for each chosen channel: the user's, one for all or one each, else the default of each.
+
+    Raises
+    ------
+    InputError
+        If a channel does not exist, a window is empty or cannot be estimated, or their number is not the channels'.
+    """
     channels = volume.channels(channel)
     if window is None:
         return tuple(default_window(volume, c) for c in channels)
-    given = window if isinstance(window, Window) else Window(float(window[0]), float(window[1]))
-    return (given,) * len(channels)
+    if isinstance(window, Window):
+        return (window,) * len(channels)
+    given = tuple(w for w in window if isinstance(w, Window))
+    if not given and len(window) == 2:
+        low, high = window
+        return (Window(float(low), float(high)),) * len(channels)  # type: ignore[arg-type]
+    if len(given) != len(window) or len(given) != len(channels):
+        raise InputError(f"{len(channels)} channels take one window LO,HI, or one each, not {len(window)}")
+    return given
 
 
 def sample(volume: Volume, channel: int = 0) -> np.ndarray:

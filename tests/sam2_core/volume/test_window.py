@@ -56,6 +56,10 @@ def test_each_channel_of_a_composite_has_its_window_and_the_user_sets_all():
     highs = [w.high for w in windows_for(volume, (0, 2))]
     assert highs[1] == pytest.approx(100 * highs[0])
     assert windows_for(volume, (0, 2), (1, 2)) == (Window(1, 2), Window(1, 2))
+    assert windows_for(volume, (0, 2), [Window(1, 2), Window(3, 4)]) == (Window(1, 2), Window(3, 4))
+    for wrong in ([Window(1, 2)], (1, 2, 3)):
+        with pytest.raises(InputError, match="2 channels take one window"):
+            windows_for(volume, (0, 2), wrong)
 
 
 def test_sampling_reads_a_bounded_part(tmp_path):

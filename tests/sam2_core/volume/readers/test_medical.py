@@ -66,6 +66,7 @@ def test_short_nifti(tmp_path):
 
 
 def write_slice(path, pixels, z, instance, series="1.2.3", slope=1, intercept=0):
+    """One file; `pixels` (y, x), or (frames, y, x) for a multi-frame file."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
@@ -78,7 +79,9 @@ def write_slice(path, pixels, z, instance, series="1.2.3", slope=1, intercept=0)
     d.file_meta = meta
     d.SOPClassUID, d.SOPInstanceUID, d.SeriesInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID, series
     d.Modality, d.PatientID, d.InstanceNumber = "MR", "p", instance
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = *pixels.shape, 1, "MONOCHROME2"
+    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = *pixels.shape[-2:], 1, "MONOCHROME2"
+    if pixels.ndim == 3:
+        d.NumberOfFrames, d.SpacingBetweenSlices = len(pixels), 2.5
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
     d.PixelSpacing, d.ImagePositionPatient = [0.7, 0.5], [0, 0, z]
     d.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
@@ -112,6 +115,13 @@ def test_positions_taken_several_times_are_time(tmp_path):
     (tmp_path / "06").unlink()
     with pytest.raises(InputError, match="not all taken equally often"):
         open_volume(tmp_path)
+
+
+def test_a_multi_frame_file_is_a_stack(tmp_path):
+    write_slice(tmp_path / "a.dcm", DATA[:, :, :, 0].transpose(2, 0, 1), 0, 1)
+    volume = open_volume(tmp_path / "a.dcm")
+    assert (volume.axes, volume.shape, volume.scale["z"]) == ("zyx", (5, 7, 6), 2.5)
+    assert np.array_equal(volume.plane("z", 3), DATA[:, :, 3, 0])
 
 
 def test_dicom_rescale(tmp_path):
