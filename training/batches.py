@@ -20,7 +20,10 @@ class StepBatches(Dataset[ClipBatch]):
         for phase in settings.phases:
             for is_clip in (False, True):
                 options = ClipOptions(
-                    size=phase.image_size, frames=phase.frames if is_clip else 1, max_objects=phase.objects
+                    size=phase.image_size,
+                    frames=phase.frames if is_clip else 1,
+                    max_objects=phase.objects,
+                    whole_view=phase.whole_view,
                 )
                 self._sources[phase, is_clip] = ClipDataset(sequences, options, seed=settings.seed + is_clip)
 

@@ -32,6 +32,10 @@ class Phase:
         Objects of each image or clip, at most.
     clip_every : int
         Every n-th step is one on clips; 0 for none.
+    corrections : int
+        Correcting clicks after the first prompt of a frame.
+    whole_view : float
+        How often the whole image is shown, squashed to the square, rather than a part of it.
     """
 
     steps: int
@@ -43,6 +47,8 @@ class Phase:
     frames: int = 4
     objects: int = 8
     clip_every: int = 3
+    corrections: int = 2
+    whole_view: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The training loop: steps, weight average, logs, checkpoints from which a run goes on exactly."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -51,8 +50,9 @@ class Trainer:
         self.validate = validate
         torch.manual_seed(settings.seed)
         base = build_model(load_config(settings.model))
-        spread_frequencies(base)
-        if settings.start_from:
+        if settings.start_from is None:
+            prepare_decoder(base)
+        else:
             from sam2_core.weights.checkpoints import load_state_dict
 
             base.load_state_dict(load_state_dict(settings.start_from))
@@ -119,6 +119,7 @@ class Trainer:
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
         set_input_size(self.model.module.model, phase.image_size)
         self.model.train()
+        self.model.module.corrections = phase.corrections
         result = self.model(batch.frames, batch.masks, batch.clip, batch.valid)
         self.fabric.backward(result["total"])
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.optimizer.clip_norm)
@@ -151,12 +152,23 @@ def set_input_size(model: SAM2Base, image_size: int) -> None:
     model.sam_prompt_encoder.image_embedding_size = (grid, grid)
 
 
-def spread_frequencies(model: SAM2Base, lowest: float = 0.5, highest: float = 4.0) -> None:
-    """Draw the prompts' Fourier frequencies from several scales instead of one.
+def prepare_decoder(model: SAM2Base, lowest: float = 0.5, highest: float = 4.0, gain: float = 3.0) -> None:
+    """Let the mask decoder look at the place of a click from the first step, where it starts from random weights.
 
-    SAM's single scale tells points apart that lie a tenth of the image from each other; among cells, neighbours are
-    closer. The frequencies are part of the checkpoint.
+    The prompts' Fourier frequencies are drawn from several scales instead of one: SAM's tells points apart that lie
+    a tenth of the image from each other, and among cells neighbours are closer. Queries and keys of the attention
+    between tokens and image begin as the same projection, so that near places attend to each other.
     """
     matrix = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    scale = torch.logspace(0, 1, matrix.shape[1]).log10() * math.log(highest / lowest)
-    matrix.mul_(lowest * scale.exp())
+    matrix.mul_(lowest * (highest / lowest) ** torch.linspace(0, 1, matrix.shape[1]))
+    transformer = model.sam_mask_decoder.transformer
+    attentions = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in attentions:
+        attention.q_proj.weight.data.mul_(gain)
+        attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
+        attention.q_proj.bias.data.zero_()
+        attention.k_proj.bias.data.zero_()
+    for kind in model.sam_prompt_encoder.point_embeddings:
+        kind.weight.data.mul_(0.3)

@@ -21,8 +21,6 @@ class PromptSettings:
         Probability that the first prompt is a box rather than a click.
     mask : float
         Probability that a clip (not a single image) starts from the true mask.
-    corrections : int
-        Correcting clicks after the first prompt of a frame.
     corrected_frames : int
         How many later frames of a clip may be corrected, at most.
     central : float
@@ -31,7 +29,6 @@ class PromptSettings:
 
     box: float = 0.4
     mask: float = 0.5
-    corrections: int = 2
     corrected_frames: int = 1
     central: float = 0.5
 
@@ -71,13 +68,17 @@ class ClipBatch:
 
 
 class SAM2Train(nn.Module):
-    """Runs a model over a batch of clips as a user and the predictors would, and scores its answers."""
+    """Runs a model over a batch of clips as a user and the predictors would, and scores its answers.
+
+    `corrections` is how many correcting clicks follow the first prompt of a frame.
+    """
 
     def __init__(self, model: SAM2Base, prompts: PromptSettings, weights: LossWeights) -> None:
         super().__init__()
         self.model = model
         self.prompts = prompts
         self.weights = weights
+        self.corrections = 2
 
     def forward(self, frames: Tensor, masks: Tensor, clip: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """The loss of a batch (the fields of `ClipBatch`): `total`, its parts, and `last_iou`, the IoU at the end.
@@ -150,7 +151,7 @@ class SAM2Train(nn.Module):
         first: bool,
     ) -> list[Segmentation]:
         answers = []
-        for _ in range(self.prompts.corrections):
+        for _ in range(self.corrections):
             prediction = self.model.upsample(answer.masks.detach())[:, 0] > 0
             click, label = sample_correction(prediction, truth, self.prompts.central)
             given = (click, label) if given is None else (torch.cat((given[0], click), 1), torch.cat((given[1], label), 1))
