@@ -83,8 +83,8 @@ def test_a_tracked_movie_keeps_its_ids_over_time(tmp_path):
 
 def test_labels_of_another_size_are_refused(tmp_path):
     folder = _folder(tmp_path, "mouse_embryo_nuclei3d")
-    tifffile.imwrite(folder / "image.tif", np.zeros((3, 8, 8), np.uint16))
-    tifffile.imwrite(folder / "labels.tif", np.zeros((3, 8, 9), np.uint16))
+    tifffile.imwrite(folder / "image.tif", np.zeros((3, 8, 8), np.uint16), photometric="minisblack")
+    tifffile.imwrite(folder / "labels.tif", np.zeros((3, 8, 9), np.uint16), photometric="minisblack")
     with pytest.raises(InputError, match="do not fit"):
         load_sets(tmp_path, ["mouse_embryo_nuclei3d"])
 
