@@ -229,7 +229,7 @@ def summarise(scores: Scores, classical: dict[str, Any], planes: dict[str, int])
 
 
 def markdown(sets: dict[str, Any]) -> str:
-    """Two Markdown tables, images and propagation: the model's score, then the best classical method's."""
+    """Markdown tables for images and propagation: the model's score and the best classical method's, then its name."""
     lines = [
         f"| set (mean IoU: model / best classical) | objects | {' | '.join(IMAGE_PROMPTS.values())} |",
         "|---|--:" + "|--:" * len(IMAGE_PROMPTS) + "|",
@@ -243,6 +243,11 @@ def markdown(sets: dict[str, Any]) -> str:
         if entry := prompts.get("propagation"):
             best = f"{entry['classical']:.3f} ({entry['classical_method']})" if "classical" in entry else ""
             lines.append(f"| {name} | {entry['objects']} | {entry['planes']} | {entry['score']:.3f} | {best} |")
+    named = {name: p for name, p in sets.items() if "classical_method" in p.get("box", {})}
+    if named:
+        lines += ["", f"| best classical method | {' | '.join(IMAGE_PROMPTS.values())} |", "|---|" + "---|" * 4]
+    for name, prompts in named.items():
+        lines.append(f"| {name} | {' | '.join(prompts[prompt]['classical_method'] for prompt in IMAGE_PROMPTS)} |")
     return "\n".join(lines)
 
 

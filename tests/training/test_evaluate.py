@@ -59,6 +59,7 @@ def test_the_best_classical_method_stands_beside_the_model():
     table = markdown(sets)
     assert "| s | 2 | 0.500 / 0.700 | 0.600 / 0.700 | 0.700 / 0.700 | 0.850 / 0.700 |" in table
     assert "| s | 1 | 20 | 0.750 | 0.700 (ellipse) |" in table
+    assert "| s | ellipse | ellipse | ellipse | ellipse |" in table
 
 
 def test_a_table_without_classical_scores_holds_the_models_alone():
