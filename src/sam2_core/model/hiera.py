@@ -1,6 +1,7 @@
 """Hiera, the hierarchical vision transformer of the image encoder (Ryali et al. 2023; SAM 2, sec. 4)."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Hiera(nn.Module):
         super().__init__()
         if len(stages) != len(window_spec):
             raise ValueError(f"stages {list(stages)} and window_spec {list(window_spec)} differ in length")
-        ends = torch.tensor(stages).cumsum(0).sub(1).tolist()
+        ends = [blocks - 1 for blocks in accumulate(stages)]
         self.stage_ends = ends
         self.return_interm_layers = return_interm_layers
         self.patch_embed = PatchEmbed(embed_dim)
@@ -56,7 +57,7 @@ class Hiera(nn.Module):
         nn.init.trunc_normal_(self.pos_embed_window, std=0.02)
 
         depth = sum(stages)
-        drop_rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        drop_rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         pooling = [end + 1 for end in ends[:-1]][:q_pool]
         stage, dim = 0, embed_dim
         self.blocks = nn.ModuleList()
