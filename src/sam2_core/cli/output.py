@@ -106,12 +106,11 @@ class Output:
                 yield session
         except BaseException:
             if touched and not self.kept:
-                remove(self.directory)
+                for path in (self.directory, self.target):
+                    if path.exists():
+                        remove(path)
                 if self._replaced.exists():
-                    remove(self.target)
                     self._replaced.rename(self.target)
-                else:
-                    remove(self.target)
             raise
 
     def finished(self, session: Session) -> bool:

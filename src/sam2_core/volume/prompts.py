@@ -282,7 +282,7 @@ def _read_mask(path: Path) -> np.ndarray:
     inside: Any = np.asarray(pixels) != 0
     if inside.ndim == 3 and inside.shape[2] in (2, 4):
         inside = inside[..., :-1] & inside[..., -1:]  # transparent pixels are not the object
-    if inside.ndim == 3:
+    if inside.ndim == 3 and inside.shape[2] in (1, 3):
         inside = inside.any(axis=2)
     if inside.ndim != 2:
         raise InputError(f"the mask {path} has {inside.ndim} dimensions: give one plane")

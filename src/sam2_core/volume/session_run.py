@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_core.errors import InputError
 from sam2_core.volume import journal as journals
 from sam2_core.volume.history import Entry, plane_record
 from sam2_core.volume.rle import Rle
@@ -120,8 +121,9 @@ class Run:
         finally:
             with session.lock:
                 if self._current():
-                    session.act({"act": "stop"})
-                    session.flushed()
+                    with contextlib.suppress(InputError):  # a full disk loses no plane: these are mere marks
+                        session.act({"act": "stop"})
+                        session.flushed()
 
     def _current(self) -> bool:
         """Whether no other act has come in between; it would have ended this run."""

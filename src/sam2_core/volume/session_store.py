@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping
@@ -59,9 +60,10 @@ class SessionStore:
         """Release the files; a propagation under way is stopped and can be resumed."""
         with self.lock:
             if not self.closed:
-                if self.history.unfinished:
-                    self.record({"act": "stop"})
-                self.flushed()
+                with contextlib.suppress(InputError):  # a full disk loses no act: these are mere marks
+                    if self.history.unfinished:
+                        self.record({"act": "stop"})
+                    self.flushed()
                 self.closed = True
                 self._answers.close()
                 self.journal.close()

@@ -50,10 +50,10 @@ def sam2(checkpoint):
     """Run a command in this process; the random model is added unless another is given."""
     from sam2_core.cli.main import app
 
+    usual = {"--model": str(checkpoint), "--config": "nano/cells-nano", "--image-size": SIDE}
+
     def run(*args):
         words = [str(a) for a in args]
-        if "--model" not in words:
-            words += ["--model", str(checkpoint), "--config", "nano/cells-nano", "--image-size", SIDE]
-        return CliRunner().invoke(app, words)
+        return CliRunner().invoke(app, words + [w for k, v in usual.items() if k not in words for w in (k, v)])
 
     return run

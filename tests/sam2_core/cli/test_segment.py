@@ -65,7 +65,9 @@ def test_a_label_image_as_prompts_keeps_its_ids_and_its_masks(sam2, folder):
 
 def test_options_reach_the_run(sam2, folder):
     (folder / "prompts.json").write_text(
-        json.dumps({"objects": [{"id": 2, "name": "cell", "prompts": [{"frame": 4, "box": [5, 5, 20, 20]}]}]})
+        json.dumps(
+            {"objects": [{"id": 2, "name": "cell", "prompts": [{"frame": 4, "lasso": [[5, 5], [20, 5], [20, 20]]}]}]}
+        )
     )
     result = segment(
         sam2, folder, "--axes", "tyx", "--axis", "t", "--range", "2:7", "--direction", "backward", "--channel", "0",
@@ -164,7 +166,7 @@ def test_bad_images(sam2, folder, image, sentence):
     if isinstance(image, bytes):
         (folder / "stack.tif").write_bytes(image)
     elif image is not None:
-        tifffile.imwrite(folder / "stack.tif", image)
+        tifffile.imwrite(folder / "stack.tif", image, photometric="minisblack")
     refused(lambda: segment(sam2, folder), folder, sentence)
 
 
@@ -174,7 +176,8 @@ def test_bad_checkpoints(sam2, folder, checkpoint, kind):
     bad.write_bytes(b"hello" if kind == "no checkpoint" else checkpoint.read_bytes()[: 10**6])
     config = "sam2.1/sam2.1_hiera_t.yaml" if kind == "another size" else "nano/cells-nano"
     model = checkpoint if kind == "another size" else bad
-    refused(lambda: segment(sam2, folder, "--model", model, "--config", config), folder, str(model))
+    sentence = "does not fit the model" if kind == "another size" else str(bad)
+    refused(lambda: segment(sam2, folder, "--model", model, "--config", config), folder, sentence)
 
 
 def test_an_output_that_cannot_be_written(sam2, folder):
