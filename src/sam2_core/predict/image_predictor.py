@@ -164,6 +164,12 @@ class SAM2ImagePredictor:
         """The embedding of the images, (B, C, h, w)."""
         return self._require_images().features
 
+    @property
+    def _features(self) -> dict[str, Any]:
+        """The embedding under the names that Meta's image notebook looks at."""
+        images = self._require_images()
+        return {"image_embed": images.features, "high_res_feats": list(images.embedding.high_res or ())}
+
     def reset_predictor(self) -> None:
         """Forget the image."""
         self._images = None
@@ -198,7 +204,7 @@ class SAM2ImagePredictor:
         try:
             with safe_open(path, framework="pt", device=str(self.device)) as file:
                 metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path} is not a saved embedding: {error}") from error
         if metadata.get("image_size") != str(self.model.image_size) or (
@@ -241,7 +247,13 @@ class SAM2ImagePredictor:
         return masks if return_logits else masks.astype(bool), ious, logits
 
     def _prep_prompts(
-        self, point_coords: Any, point_labels: Any, box: Any, mask_logits: Any, normalize_coords: bool, img_idx: int = -1
+        self,
+        point_coords: Any,
+        point_labels: Any,
+        box: Any,
+        mask_logits: Any,
+        normalize_coords: bool,
+        img_idx: int = -1,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
         """Prompts as batched tensors in pixels of the model's input: mask, points, labels, boxes."""
         height, width = self._require_images().sizes[img_idx]
