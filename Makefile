@@ -1,0 +1,56 @@
+# One command for each thing that a newcomer or a contributor does. Each makes what it needs first: a virtual
+# environment in $(VENV), and in it the packages; a second call goes straight to work.
+
+VENV ?= .venv
+OUT ?= demo_output
+ARGS ?=
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench wheel clean
+
+help:  ## Show this list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
+	@echo 'Python: make PYTHON=/path/to/python3.12 TARGET; options of pytest or of the benchmarks: make test ARGS="-k masks"'
+
+demo: $(VENV)/.demo  ## Track the nuclei of a real time-lapse; writes pictures and labels to demo_output/
+	$(VENV)/bin/sam2 demo --out $(OUT) --overwrite $(ARGS)
+
+test: $(VENV)/.dev  ## Run every test, those beside the reference implementation and end to end included
+	$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Check style (ruff) and types (mypy)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev  ## Bring the code into the common style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.dev  ## Measure speed and memory beside the reference implementation; see docs/benchmarks.md
+	$(PY) -m benchmarks $(ARGS)
+
+wheel: $(VENV)/.dev  ## Build the wheel into dist/
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## Remove the environment and what was built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.made:
+	@.ci/environment $(VENV) $(PYTHON)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	@echo "Installing napari-sam2 and PyTorch into $(VENV): about 5 GB, a few minutes the first time"
+	$(PY) -m pip install --quiet --editable ".[demo]"
+	@touch $@
+
+# sam2 is the reference implementation of the parity tests. It is built against the PyTorch that is already here (an
+# isolated build would download another one), and without its CUDA extension.
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	@echo "Installing napari-sam2, PyTorch and the tools of its developers into $(VENV): about 5 GB, a few minutes"
+	$(PY) -m pip install --quiet --editable ".[dev,demo,train,medical,parity]"
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --no-build-isolation --no-deps sam2==1.1.0
+	@touch $@ $(VENV)/.demo
