@@ -13,15 +13,12 @@ SIDE = "64"
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory, make_model):
     """A checkpoint of cells-nano's architecture with random weights."""
     import torch
 
-    from sam2_core.build import build_sam2
-
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "random.pt"
-    torch.save({"model": build_sam2("nano/cells-nano", device="cpu").state_dict()}, path)
+    torch.save({"model": make_model().state_dict()}, path)
     return path
 
 
