@@ -173,7 +173,8 @@ class SAM2Base(nn.Module):
         self.multimask_max_pt_num = multimask_max_pt_num
         self.multimask_output_for_tracking = multimask_output_for_tracking
         self.memory_temporal_stride_for_eval = memory_temporal_stride_for_eval
-        self.non_overlap_masks_for_mem_enc = non_overlap_masks_for_mem_enc
+        # non_overlap_masks_for_mem_enc is a key of published configs; objects are remembered independently here,
+        # as in sam2 1.1.0, so that a result does not depend on which objects share a batch
         self.use_obj_ptrs_in_encoder = use_obj_ptrs_in_encoder
         self.max_obj_ptrs_in_encoder = max_obj_ptrs_in_encoder
         self.add_tpos_enc_to_obj_ptrs = add_tpos_enc_to_obj_ptrs
@@ -350,9 +351,6 @@ class SAM2Base(nn.Module):
         from_points : bool
             The masks answer clicks or boxes; binarised then if the config says so.
         """
-        if self.non_overlap_masks_for_mem_enc and not self.training and high_res_logits.shape[0] > 1:
-            winner = high_res_logits == high_res_logits.amax(dim=0, keepdim=True)
-            high_res_logits = torch.where(winner, high_res_logits, high_res_logits.clamp(max=-MASK_LOGIT))
         if from_points and self.binarize_mask_from_pts_for_mem_enc and not self.training:
             masks = (high_res_logits > 0).float()
         else:

@@ -102,9 +102,9 @@ class TrackedResults:
     def pop(self, frame: int) -> None:
         """Forget a frame, if it is there."""
         self._recent.pop(frame, None)
-        if frame in self._stored:
-            self._stored.discard(frame)
-            self._path(frame).unlink(missing_ok=True)
+        self._stored.discard(frame)
+        # also the file of a result that was replaced in memory since
+        self._path(frame).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget all frames."""

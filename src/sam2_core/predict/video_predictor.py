@@ -182,12 +182,7 @@ class SAM2VideoPredictor:
         hint = None if previous is None else previous.masks.to(self.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         with inference(self.device, self.precision):
             embedding = self._embedding(state, frame_idx)
-            if first:
-                features = self.model.without_memory(embedding)
-            else:
-                plan = self._plan(state, track, frame_idx, track.directions[frame_idx])
-                bank = self._bank(state, [track], [plan])
-                features = self.model.condition_on_memory(embedding, bank)
+            features = self._prompted_features(state, track, frame_idx, first)
             several = self.model.wants_multimask(first, kinds.shape[1])
             answer = self.model.segment(embedding, features, (coords, kinds), hint, several)
             pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
@@ -221,7 +216,7 @@ class SAM2VideoPredictor:
                 answer, _ = self.model.mask_as_output(embedding, prompt)
             else:
                 several = self.model.wants_multimask(first, 0)
-                features = self.model.without_memory(embedding)
+                features = self._prompted_features(state, track, frame_idx, first)
                 answer = self.model.segment(embedding, features, masks=prompt, multimask_output=several)
             pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
         return frame_idx, state.obj_ids, self._frame_masks(state, frame_idx)
@@ -364,6 +359,14 @@ class SAM2VideoPredictor:
                 state, answer.masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
             )
 
+    def _prompted_features(self, state: VideoState, track: ObjectTrack, frame: int, first: bool) -> Tensor:
+        """Features of a frame that is prompted: afresh, or as a correction of what was tracked."""
+        embedding = self._embedding(state, frame)
+        if first:
+            return self.model.without_memory(embedding)
+        plan = self._plan(state, track, frame, track.directions[frame])
+        return self.model.condition_on_memory(embedding, self._bank(state, [track], [plan]))
+
     def _plan(self, state: VideoState, track: ObjectTrack, frame: int, reverse: bool) -> MemoryPlan:
         return plan_memory(self.model, frame, track.prompted, track.tracked, state.num_frames, reverse)
 
@@ -490,4 +493,3 @@ class SAM2VideoPredictor:
     def _check_frame(self, state: VideoState, frame: int) -> None:
         if not 0 <= frame < state.num_frames:
             raise InputError(f"there is no frame {frame}: the frames are 0 to {state.num_frames - 1}")
-
