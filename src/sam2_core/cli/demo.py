@@ -61,7 +61,7 @@ def demo(
         scores = [score(*pair) for pair in zip(labels, truth)]
         report(scores, count)
         shown = default_window(image, NUCLEI).apply(image.read({"c": NUCLEI}))
-        title = f"{count} nuclei, one click each on frame 0, tracked with {model}"
+        title = f"{count} nuclei, one click each on frame 0, tracked with {Path(model).name}"
         draw_picture(folder / PICTURE, shown, labels, title, pixel_size=image.scale["x"])
         draw_movie(folder / MOVIE, shown, labels, pixel_size=image.scale["x"])
     say(
