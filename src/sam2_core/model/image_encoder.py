@@ -1,6 +1,7 @@
 """The image encoder: the Hiera trunk and a feature pyramid neck (SAM 2, Ravi et al. 2024, sec. 4; Lin et al. 2017)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, trunk: nn.Module, neck: "FpnNeck", scalp: int = 0) -> None:
         super().__init__()
-        if list(trunk.channel_list) != list(neck.backbone_channel_list):
+        channels: Any = trunk.channel_list
+        if list(channels) != neck.backbone_channel_list:
             raise ValueError(
-                f"the neck's backbone_channel_list {list(neck.backbone_channel_list)} does not fit the trunk's "
-                f"channels {list(trunk.channel_list)}"
+                f"the neck's backbone_channel_list {neck.backbone_channel_list} does not fit the trunk's "
+                f"channels {list(channels)}"
             )
         self.trunk = trunk
         self.neck = neck

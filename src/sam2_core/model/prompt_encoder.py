@@ -91,6 +91,6 @@ class PromptEncoder(nn.Module):
             points = torch.cat((points, points.new_zeros(points.shape[0], 1, 2)), dim=1)
             labels = torch.cat((labels, labels.new_full((labels.shape[0], 1), -1)), dim=1)
         # one row a label: -1 replaces the place, 0 to 3 are added to it
-        kinds = torch.cat([self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)])
+        kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         placed = self.pe_layer.encode(points) * (labels >= 0)[..., None]
         return placed + kinds[labels.long() + 1]

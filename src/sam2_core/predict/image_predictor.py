@@ -155,8 +155,10 @@ class SAM2ImagePredictor:
         lists = (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
         results = []
         for i in range(len(images.sizes)):
-            prompts = [None if x is None else x[i] for x in lists]
-            results.append(self._predict_one(i, *prompts, multimask_output, return_logits, normalize_coords))
+            points, labels, box, mask = (None if x is None else x[i] for x in lists)
+            results.append(
+                self._predict_one(i, points, labels, box, mask, multimask_output, return_logits, normalize_coords)
+            )
         masks, ious, logits = (list(column) for column in zip(*results))
         return masks, ious, logits
 
