@@ -29,6 +29,11 @@ class Output:
         self.kept = False
 
     @property
+    def _mark(self) -> Path:
+        """A file that is there until the run has ended."""
+        return self.directory / "unfinished"
+
+    @property
     def _replaced(self) -> Path:
         """Where an output that is being replaced waits."""
         return self.target.with_name(f".{self.target.name}.replaced")
@@ -51,9 +56,9 @@ class Output:
         if volume.path is not None and target.absolute() == volume.path.absolute():
             raise InputError(f"{target} is the input: choose another output")
         output = cls(target, settings)
-        begun = (output.directory / FILE).exists()
+        begun = output._mark.exists()
         if resume:
-            if not begun:
+            if not begun or not (output.directory / FILE).exists():
                 state = "is complete" if target.exists() else "was not begun"
                 raise InputError(f"{target} {state}, there is nothing to resume: run without --resume")
             before = Settings.load(output.directory).extra or {}
@@ -85,12 +90,17 @@ class Output:
         touched = False
         try:
             with disk_errors(self.target):
-                if self.directory.exists() or self._replaced.exists():
-                    remove(self.directory)
-                    remove(self.target)  # of a run that did not end
+                if self._mark.exists():
+                    touched = True
+                    remove(self.target)  # of a run that did not end; what it replaced still waits
                 elif self.target.exists():
+                    remove(self._replaced)
                     self.target.rename(self._replaced)
                 touched = True
+                if self.directory.exists():
+                    remove(self.directory)
+                self.directory.mkdir(parents=True)
+                self._mark.touch()
             settings = self._settings
             with Session.create(
                 self.directory,
@@ -132,6 +142,7 @@ class Output:
         """Tidy up after a run that has ended."""
         from sam2_core.volume.files import remove
 
+        self._mark.unlink()
         remove(self._replaced)
         if not keep_session:
             remove(self.directory)

@@ -141,6 +141,7 @@ class SAM2VideoPredictor:
         clear_old_points: bool = True,
         normalize_coords: bool = True,
         box: Any = None,
+        need_output: bool = True,
     ) -> tuple[int, list[int], Tensor]:
         """Prompt an object on a frame, new or known, before or after tracking.
 
@@ -154,13 +155,15 @@ class SAM2VideoPredictor:
             Whether coordinates are in pixels; False if they already are in [0, 1].
         box : array, optional
             (4,), (x0, y0, x1, y1) in pixels.
+        need_output : bool
+            Return the masks; without them, prompting many objects one after the other is quicker.
 
         Returns
         -------
         frame_idx : int
         obj_ids : list of int
         masks : Tensor
-            (N, 1, H, W) float32 logits of all objects on the frame.
+            (N, 1, H, W) float32 logits of all objects on the frame; of none unless `need_output`.
 
         Raises
         ------
@@ -186,14 +189,14 @@ class SAM2VideoPredictor:
             several = self.model.wants_multimask(first, kinds.shape[1])
             answer = self.model.segment(embedding, features, (coords, kinds), hint, several)
             pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
-        return frame_idx, state.obj_ids, self._frame_masks(state, frame_idx)
+        return self._output(state, frame_idx, need_output)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[int], Tensor]:
         """Old name of `add_new_points_or_box`."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     def add_new_mask(
-        self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: Any
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: Any, need_output: bool = True
     ) -> tuple[int, list[int], Tensor]:
         """Give an object's mask (H, W), bool, on a frame; returns what `add_new_points_or_box` does."""
         state = inference_state
@@ -219,7 +222,7 @@ class SAM2VideoPredictor:
                 features = self._prompted_features(state, track, frame_idx, first)
                 answer = self.model.segment(embedding, features, masks=prompt, multimask_output=several)
             pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
-        return frame_idx, state.obj_ids, self._frame_masks(state, frame_idx)
+        return self._output(state, frame_idx, need_output)
 
     def propagate_in_video(
         self,
@@ -441,6 +444,11 @@ class SAM2VideoPredictor:
         if self.fill_hole_area > 0:
             masks = fill_holes(masks, self.fill_hole_area)
         return FrameResult(masks, pointer.float(), score.float(), memory, from_prompt).to(state.result_device)
+
+    def _output(self, state: VideoState, frame: int, needed: bool) -> tuple[int, list[int], Tensor]:
+        if not needed:
+            return frame, [], torch.zeros(0, 1, *state.size, device=self.device)
+        return frame, state.obj_ids, self._frame_masks(state, frame)
 
     def _frame_masks(self, state: VideoState, frame: int) -> Tensor:
         """Logits (N, 1, H, W) of all objects on a frame at the video's size."""

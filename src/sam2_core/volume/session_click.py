@@ -38,7 +38,9 @@ class FrameAnswers:
             self._state = start_state(session.predictor, session.source(fixed, axis))
             self._line = line
         session.predictor.reset_state(self._state)
-        logits = apply_seed(session.predictor, self._state, index, object_id, list(prompts), session.grid.size)
+        logits = apply_seed(
+            session.predictor, self._state, index, object_id, list(prompts), session.grid.size, answer=True
+        )
         assert logits is not None
         return logits
 

@@ -81,44 +81,46 @@ def start_state(predictor: Any, source: FrameSource, storage: Path | None = None
 
 
 def apply_seed(
-    predictor: Any, state: Any, frame: int, object_id: int, seed: Seed, size: tuple[int, int]
+    predictor: Any,
+    state: Any,
+    frame: int,
+    object_id: int,
+    seed: Seed,
+    size: tuple[int, int],
+    answer: bool = False,
 ) -> np.ndarray | None:
     """Give the predictor all that is known of an object on one frame, in the order in which it was given.
 
     Returns
     -------
     ndarray, (height, width) float32, or None
-        Its logits on the frame; None for an empty seed.
+        With `answer`, the object's logits on the frame.
     """
     if isinstance(seed, Rle):
-        return _of(object_id, predictor.add_new_mask(state, frame, object_id, seed.decode()))
+        return _of(object_id, predictor.add_new_mask(state, frame, object_id, seed.decode(), need_output=answer))
     logits = None
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     for number, placed in enumerate(seed):
         if number == 0 and placed.base is not None:
-            predictor.add_new_mask(state, frame, object_id, placed.base.decode())
+            predictor.add_new_mask(state, frame, object_id, placed.base.decode(), need_output=False)
         area = placed.prompt.area(size)
         if area is not None:
             points, labels = [], []
-            logits = _of(object_id, predictor.add_new_mask(state, frame, object_id, area))
+            logits = _of(object_id, predictor.add_new_mask(state, frame, object_id, area, need_output=answer))
         new_points, new_labels = placed.prompt.clicks()
         points, labels = points + new_points, labels + new_labels
         if placed.prompt.box is not None:
-            given = {"points": np.array(points, np.float32), "labels": np.array(labels, np.int32)} if points else {}
-            box = np.array(placed.prompt.box, np.float32)
-            out = predictor.add_new_points_or_box(state, frame, object_id, box=box, **given)
-            logits = _of(object_id, out)
+            given: dict[str, Any] = {"box": np.array(placed.prompt.box, np.float32)}
+            if points:
+                given |= {"points": np.array(points, np.float32), "labels": np.array(labels, np.int32)}
         elif new_points:
-            out = predictor.add_new_points_or_box(
-                state,
-                frame,
-                object_id,
-                np.array(new_points, np.float32),
-                np.array(new_labels, np.int32),
-                clear_old_points=False,
-            )
-            logits = _of(object_id, out)
+            given = {"points": np.array(new_points, np.float32), "labels": np.array(new_labels, np.int32)}
+            given["clear_old_points"] = False
+        else:
+            continue
+        out = predictor.add_new_points_or_box(state, frame, object_id, need_output=answer, **given)
+        logits = _of(object_id, out)
     return logits
 
 
@@ -235,9 +237,9 @@ def _advance(
                 yield frame, dict(zip(ids, _numpy(logits)[:, 0]))
 
 
-def _of(object_id: int, output: tuple[int, Sequence[int], Any]) -> np.ndarray:
+def _of(object_id: int, output: tuple[int, Sequence[int], Any]) -> np.ndarray | None:
     _, ids, logits = output
-    return _numpy(logits[list(ids).index(object_id)])[0]
+    return _numpy(logits[list(ids).index(object_id)])[0] if object_id in ids else None
 
 
 def _numpy(values: Any) -> np.ndarray:

@@ -98,6 +98,17 @@ def test_an_existing_output_is_refused_or_replaced(sam2, folder):
     assert [n for n in names(folder) if "out" in n] == ["out.zarr"]
 
 
+def test_a_kept_session_does_not_count_as_a_run_that_did_not_end(sam2, folder, monkeypatch):
+    assert segment(sam2, folder, "--range", "0:2", "--keep-session").exit_code == 0
+    before = labels_in(folder / "out.zarr")
+    assert "exists: choose another" in segment(sam2, folder).stderr
+    assert "is complete" in segment(sam2, folder, "--resume").stderr
+    with monkeypatch.context() as patch:
+        full_after(patch, 3)
+        assert segment(sam2, folder, "--overwrite").exit_code == 2
+    np.testing.assert_array_equal(labels_in(folder / "out.zarr"), before)
+
+
 def test_the_schema_is_printed_without_other_arguments(sam2):
     result = sam2("segment", "--print-schema")
     assert result.exit_code == 0

@@ -85,7 +85,9 @@ class FakePredictor:
         self.states.append(FakeState(source, storage_dir))
         return self.states[-1]
 
-    def add_new_points_or_box(self, state, frame, obj_id, points=None, labels=None, clear_old_points=True, box=None):
+    def add_new_points_or_box(
+        self, state, frame, obj_id, points=None, labels=None, clear_old_points=True, box=None, need_output=True
+    ):
         item = state.item(obj_id)
         new = [] if points is None else [(*p, lab) for p, lab in zip(np.asarray(points).tolist(), labels)]
         item.points[frame] = new if clear_old_points else item.points.get(frame, []) + new
@@ -100,7 +102,7 @@ class FakePredictor:
         item.prompted[frame] = np.where(mask, 3.0 + obj_id, -3.0).astype(np.float32)
         return frame, state.obj_ids, self._stack(state, frame)
 
-    def add_new_mask(self, state, frame, obj_id, mask):
+    def add_new_mask(self, state, frame, obj_id, mask, need_output=True):
         item = state.item(obj_id)
         item.points.pop(frame, None)
         item.prompted[frame] = np.where(mask, np.float32(10), np.float32(-10))
