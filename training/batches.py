@@ -24,6 +24,7 @@ class StepBatches(Dataset[ClipBatch]):
                     frames=phase.frames if is_clip else 1,
                     max_objects=phase.objects,
                     whole_view=phase.whole_view,
+                    min_pixels=phase.min_pixels,
                 )
                 self._sources[phase, is_clip] = ClipDataset(sequences, options, seed=settings.seed + is_clip)
 

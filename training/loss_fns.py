@@ -17,17 +17,17 @@ class LossWeights:
     Attributes
     ----------
     focal, dice, iou, presence : float
-    focal_per_object : bool
-        Divide the focal loss by the object's area instead of the image's, so that small objects weigh as much as
-        large ones. From random weights this is needed: with the image's area the masks of small objects collapse
-        to nothing.
+    from_scratch : bool
+        What learning from random weights needs: the focal loss is divided by the object's area instead of the
+        image's, else the masks of small objects collapse to nothing; and the predicted IoU of an empty mask is
+        not taught, else its sigmoid saturates at 0 while all masks are still empty.
     """
 
     focal: float = 20.0
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
-    focal_per_object: bool = False
+    from_scratch: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
     logits = F.interpolate(chosen, size, mode="bilinear", align_corners=False)
     _, focal, dice = (x[:, 0] for x in _mask_loss(logits, target, weights))
     present = truth.flatten(1).any(dim=1)
-    iou = (answer.ious.float() - overlap).abs().mean(dim=1)
+    iou_error = (answer.ious.float() - overlap).abs()
+    if weights.from_scratch:
+        iou_error = iou_error * (candidates > 0).flatten(2).any(dim=2)
+    iou = iou_error.mean(dim=1)
     score = answer.object_score_logits.float()[:, 0]
     presence = F.binary_cross_entropy_with_logits(score, present.float(), reduction="none")
 
@@ -80,7 +83,7 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
 
 
 def _mask_loss(logits: Tensor, target: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
-    if weights.focal_per_object:
+    if weights.from_scratch:
         focal = sigmoid_focal_loss(logits, target, alpha=0.5, gamma=2.0).sum(dim=(-2, -1))
         focal = focal / target.sum(dim=(-2, -1)).clamp(min=1)
     else:

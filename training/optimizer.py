@@ -33,26 +33,26 @@ class OptimizerSettings:
 
 def build_optimizer(model: SAM2Base, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, grouped by layer and by whether they decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     depth = len(model.image_encoder.trunk.blocks)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decay = settings.weight_decay if parameter.ndim > 1 and not _is_embedding(name) else 0.0
         scale = settings.layer_decay ** (depth + 1 - _layer(name, depth))
-        groups.setdefault((scale, decay), []).append(parameter)
+        groups.setdefault((scale, decay, name.startswith("image_encoder.")), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": params, "scale": scale, "weight_decay": decay}
-            for (scale, decay), params in groups.items()
+            {"params": params, "scale": scale, "weight_decay": decay, "is_trunk": is_trunk}
+            for (scale, decay, is_trunk), params in groups.items()
         ]
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its part of the learning rate `lr`."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, trunk: float = 1.0) -> None:
+    """Give every group its part of the learning rate `lr`, and those of the image encoder `trunk` of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["scale"]
+        group["lr"] = lr * group["scale"] * (trunk if group["is_trunk"] else 1.0)
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:

@@ -36,6 +36,10 @@ class Phase:
         Correcting clicks after the first prompt of a frame.
     whole_view : float
         How often the whole image is shown, squashed to the square, rather than a part of it.
+    trunk_lr : float
+        Part of the learning rate that the image encoder learns at; at 0 it is frozen.
+    min_pixels : int
+        Smallest object, in pixels of the square.
     """
 
     steps: int
@@ -49,6 +53,8 @@ class Phase:
     clip_every: int = 3
     corrections: int = 2
     whole_view: float = 0.5
+    min_pixels: int = 16
+    trunk_lr: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,13 @@ class Trainer:
     def _train_step(self, batch: ClipBatch) -> dict[str, float]:
         phase, within = self.settings.phase_at(self.step)
         warmup = min(1.0, (self.step + 1) / max(self.settings.optimizer.warmup_steps, 1))
-        set_learning_rate(self.optimizer, warmup * half_cosine(phase.lr, phase.final_lr, within / phase.steps))
+        lr = warmup * half_cosine(phase.lr, phase.final_lr, within / phase.steps)
+        set_learning_rate(self.optimizer, lr, phase.trunk_lr)
         # a step's clicks depend on its number alone, so that a resumed run repeats an unbroken one
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
-        set_input_size(self.model.module.model, phase.image_size)
+        base = self.model.module.model
+        set_input_size(base, phase.image_size)
+        base.image_encoder.requires_grad_(phase.trunk_lr > 0)
         self.model.train()
         self.model.module.corrections = phase.corrections
         result = self.model(batch.frames, batch.masks, batch.clip, batch.valid)
@@ -153,15 +156,26 @@ def set_input_size(model: SAM2Base, image_size: int) -> None:
 
 
 def prepare_decoder(model: SAM2Base, lowest: float = 0.5, highest: float = 4.0, gain: float = 3.0) -> None:
-    """Let the mask decoder look at the place of a click from the first step, where it starts from random weights.
+    """Let a model that starts from random weights learn early what a click means.
 
-    The prompts' Fourier frequencies are drawn from several scales instead of one: SAM's tells points apart that lie
-    a tenth of the image from each other, and among cells neighbours are closer. Queries and keys of the attention
-    between tokens and image begin as the same projection, so that near places attend to each other.
+    Left as they are, random image features drown the place of the click, and masks collapse to nothing for good.
+    So the features that reach the decoder start small, and queries and keys of the attention between tokens and
+    image start as the same projection, so that near places attend to each other. The prompts' Fourier frequencies are
+    drawn from several scales: SAM's single one tells points apart that lie a tenth of the image from each other,
+    and among cells neighbours are closer. Masks start as mostly background and objects as present, else the trunk's
+    first lesson is to say so with a large constant (the prior of Lin et al. 2017, RetinaNet, sec. 4.1).
     """
+    decoder = model.sam_mask_decoder
+    for conv in (*(lateral.conv for lateral in model.image_encoder.neck.convs), decoder.conv_s0, decoder.conv_s1):
+        conv.weight.data.mul_(0.3)
+        conv.bias.data.zero_()
     matrix = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     matrix.mul_(lowest * (highest / lowest) ** torch.linspace(0, 1, matrix.shape[1]))
-    transformer = model.sam_mask_decoder.transformer
+    decoder.output_upscaling[3].bias.data[0] = 1.0
+    for mlp in decoder.output_hypernetworks_mlps:
+        mlp.layers[-1].bias.data[0] = -3.0
+    decoder.pred_obj_score_head.layers[-1].bias.data.fill_(3.0)
+    transformer = decoder.transformer
     attentions = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
         attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]

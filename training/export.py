@@ -1,0 +1,54 @@
+"""Turn a training run into a checkpoint: ``python -m training.export RUN/last.pt OUT.safetensors --config CONFIG``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from sam2_core.build import build_model
+from sam2_core.configs import find_config, load_config
+from sam2_core.errors import InputError
+from sam2_core.weights.checkpoints import check_state_dict, save_safetensors
+
+AVERAGED = "module."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="last.pt of a run")
+    parser.add_argument("out", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--config", required=True, help="the model's config; it is kept in the file")
+    parser.add_argument("--last", action="store_true", help="the last weights instead of their average")
+    options = parser.parse_args(arguments)
+    try:
+        export(options.run, options.out, options.config, averaged=not options.last)
+    except InputError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def export(run: Path, out: Path, config: str, averaged: bool = True) -> None:
+    """Write the weights of a run as float16 safetensors, with the text of their config.
+
+    Raises
+    ------
+    InputError
+        The run is missing or was trained with another config.
+    """
+    try:
+        state = torch.load(run, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot read the run {run}: {error.strerror}") from error
+    weights = state["model"]
+    if averaged:
+        weights = {k.removeprefix(AVERAGED): v for k, v in state["average"].items() if k.startswith(AVERAGED)}
+    check_state_dict(build_model(load_config(config)), weights)
+    half = {name: value.half() for name, value in weights.items()}
+    save_safetensors(half, out, {"config": find_config(config).read_text(encoding="utf-8"), "step": str(state["step"])})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
