@@ -1,11 +1,13 @@
 """Multi-head attention with separate projections, plain and with rotary positions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_core.model.grid_attention import attend_grids
 from sam2_core.model.position_encoding import axial_rotation, rotate
 
 
@@ -67,11 +69,11 @@ class RoPEAttention(Attention):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         rope_theta: float = 10000.0,
         rope_k_repeat: bool = False,
         feat_sizes: Sequence[int] = (64, 64),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.rope_theta = rope_theta
@@ -79,20 +81,22 @@ class RoPEAttention(Attention):
         self._rotations: dict[tuple[int, torch.device], Tensor] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """As `Attention.forward`; the last `num_k_exclude_rope` keys stay unturned."""
-        q, k = self._heads(self.q_proj(q)), self._heads(self.k_proj(k))
+        """As `Attention.forward`; q may have a batch of 1, and the last `num_k_exclude_rope` keys stay unturned."""
+        q = self._heads(self.q_proj(q))
         rotation = self._rotation(q.shape[-2], q.device)
         placed = k.shape[-2] - num_k_exclude_rope
         if not self.rope_k_repeat and placed != q.shape[-2]:
             raise ValueError(f"{placed} keys for {q.shape[-2]} queries need rope_k_repeat")
         q = rotate(q, rotation)
+        if placed and self._values_are_narrow(v):
+            # softmax weights sum to 1, so attending first and projecting the result is the same and cheaper
+            out = attend_grids(q[:, 0], k, v, num_k_exclude_rope, self.k_proj, rotation)
+            return self.out_proj(self.v_proj(out))
+        k = self._heads(self.k_proj(k))
         turned = rotate(k[..., :placed, :], rotation) if placed else k[..., :0, :]
         k = torch.cat((turned, k[..., placed:, :]), dim=-2) if num_k_exclude_rope else turned
-        if self._values_are_narrow(v):
-            # softmax weights sum to 1, so attending first and projecting the result is the same and cheaper
-            out = attend_narrow(q, k, v[:, None]).squeeze(1)
-            return self.out_proj(self.v_proj(out))
-        return self.out_proj(self._attend(q, k, self._heads(self.v_proj(v))))
+        v = self._heads(self.v_proj(v))
+        return self.out_proj(self._attend(q.expand(len(k), -1, -1, -1), k, v))
 
     def _values_are_narrow(self, v: Tensor) -> bool:
         one_head = self.num_heads == 1 and v.shape[-1] < self.internal_dim
@@ -107,27 +111,3 @@ class RoPEAttention(Attention):
             with torch.inference_mode(False), torch.no_grad():
                 self._rotations[key] = axial_rotation(dim, side, side, self.rope_theta, device)
         return self._rotations[key]
-
-
-def attend_narrow(q: Tensor, k: Tensor, v: Tensor, block: int = 256) -> Tensor:
-    """Exact attention for values narrower than keys, in blocks of queries so that the scores stay small.
-
-    Parameters
-    ----------
-    q, k, v : Tensor
-        (B, heads, N, C), (B, heads, M, C), (B, heads, M, D).
-
-    Returns
-    -------
-    Tensor
-        (B, heads, N, D).
-    """
-    scale = q.shape[-1] ** -0.5
-    out = q.new_empty(*q.shape[:-1], v.shape[-1])
-    flat_out = out.flatten(0, 1)
-    for i, (queries, keys, values) in enumerate(zip(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))):
-        keys = keys.T
-        for start in range(0, len(queries), block):
-            scores = (queries[start : start + block] * scale) @ keys
-            flat_out[i, start : start + block] = scores.softmax(dim=-1) @ values
-    return out

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_core.model.layers import MLP, DropPath
+from sam2_core.model.layers import MLP, DropPath, in_parts
+
+TOKENS_AT_ONCE = 4096
 
 
 class Hiera(nn.Module):
@@ -134,7 +136,7 @@ class Block(nn.Module):
         height, width = shortcut.shape[1:3]
         if self.window:
             windows, padded = _split(x, self.window)
-            windows = self.attn(windows)
+            windows = in_parts(self.attn, windows, max(TOKENS_AT_ONCE // self.window**2, 1))
             size = self.window
             if self.stride:
                 size //= self.stride[0]
@@ -143,7 +145,8 @@ class Block(nn.Module):
         else:
             x = self.attn(x)
         x = shortcut + self.drop_path(x)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        hidden = in_parts(self.mlp, self.norm2(x).flatten(0, 2), TOKENS_AT_ONCE)
+        return x + self.drop_path(hidden.view_as(x))
 
 
 class Attention(nn.Module):

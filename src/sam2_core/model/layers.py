@@ -65,6 +65,23 @@ class DropPath(nn.Module):
         return x * x.new_empty(shape).bernoulli_(keep).div_(keep)
 
 
+def in_parts(layer: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+    """`layer(x)` for a layer that treats rows alone, on a CPU without gradients `size` rows at a time.
+
+    Memory of the size of a hidden layer is dear to get there, and parts stay in the cache.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled() or len(x) <= size:
+        return layer(x)
+    out: Tensor | None = None
+    for start in range(0, len(x), size):
+        part = layer(x[start : start + size])
+        if out is None:
+            out = part.new_empty(len(x), *part.shape[1:])
+        out[start : start + size] = part
+    assert out is not None
+    return out
+
+
 def clones(module: nn.Module, count: int) -> nn.ModuleList:
     """`count` independent copies of a module."""
     return nn.ModuleList(copy.deepcopy(module) for _ in range(count))

@@ -1,11 +1,19 @@
 """Memory attention: the current frame's features attend to the memory bank (SAM 2, Ravi et al. 2024, sec. 4)."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_core.model.layers import clones
+from sam2_core.model.layers import clones, in_parts
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": partial(F.relu, inplace=True),
+    "gelu": F.gelu,
+    "glu": F.glu,
+}
+TOKENS_AT_ONCE = 1024
 
 
 class MemoryAttention(nn.Module):
@@ -92,11 +100,13 @@ class MemoryAttentionLayer(nn.Module):
         normed = self.norm1(x)
         q = normed + pos if self.pos_enc_at_attn else normed
         x = x + self.dropout(self.self_attn(q, q, normed))
-        # until here every object saw the same frame; from here each has its own memory
-        x = x.expand(memory.shape[0], -1, -1)
         normed = self.norm2(x)
         q = normed + pos if self.pos_enc_at_cross_attn_queries else normed
         k = memory + memory_pos if self.pos_enc_at_cross_attn_keys else memory
+        # until here objects may share the frame; from here each has its own memory
         x = x + self.dropout(self.cross_attn_image(q, k, memory, num_k_exclude_rope=num_pointer_tokens))
-        hidden = self.dropout(self.activation(self.linear1(self.norm3(x))))
-        return x + self.dropout(self.linear2(hidden))
+        tokens = self.norm3(x).flatten(0, 1)
+        return x + self.dropout(in_parts(self._feed_forward, tokens, TOKENS_AT_ONCE).view_as(x))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
