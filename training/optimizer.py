@@ -1,4 +1,4 @@
-"""AdamW with layer decay in the trunk (Loshchilov and Hutter 2019; Clark et al. 2020), and half a cosine as schedule."""
+"""AdamW with layer decay in the trunk (Loshchilov and Hutter 2019; Clark et al. 2020), and a half-cosine schedule."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Simulated users: first clicks, boxes, and corrections where the prediction is wrong (SAM 2, Ravi et al. 2024, app. D.2)."""
+"""Simulated users: first clicks, boxes, corrections where the prediction is wrong (Ravi et al. 2024, app. D.2)."""
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,9 @@ def sample_correction(
     return click, label.int()[:, None]
 
 
-def sample_box(mask: Tensor, noise: float = 0.1, limit: float = 20.0, generator: torch.Generator | None = None) -> Tensor:
+def sample_box(
+    mask: Tensor, noise: float = 0.1, limit: float = 20.0, generator: torch.Generator | None = None
+) -> Tensor:
     """The box around each mask (B, H, W), corners moved by up to `noise` of its sides and `limit` pixels.
 
     Returns

@@ -1,4 +1,4 @@
-"""SAM 2 on a clip with a simulated user: prompts on some frames, corrections, memory in between (Ravi et al. 2024, app. D.2)."""
+"""SAM 2 on a clip with a simulated user: prompts, corrections, memory in between (Ravi et al. 2024, app. D.2)."""
 
 from dataclasses import dataclass, fields
 
@@ -154,7 +154,9 @@ class SAM2Train(nn.Module):
         for _ in range(self.corrections):
             prediction = self.model.upsample(answer.masks.detach())[:, 0] > 0
             click, label = sample_correction(prediction, truth, self.prompts.central)
-            given = (click, label) if given is None else (torch.cat((given[0], click), 1), torch.cat((given[1], label), 1))
+            if given is not None:
+                click, label = torch.cat((given[0], click), 1), torch.cat((given[1], label), 1)
+            given = (click, label)
             answer = self._answer(own, context, given, answer.masks.detach().clamp(-32, 32), first)
             answers.append(answer)
         return answers
