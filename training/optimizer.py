@@ -34,7 +34,7 @@ class OptimizerSettings:
 def build_optimizer(model: SAM2Base, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, grouped by layer and by whether they decay."""
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
-    depth = len(model.image_encoder.trunk.blocks)
+    depth = sum(1 for _ in model.image_encoder.trunk.get_submodule("blocks").children())
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -70,7 +71,7 @@ class TrainSettings:
     ema : float
         Decay of the average of the weights, which is what is kept; 0 for none.
     precision : str
-        As Lightning Fabric names it, such as ``32-true`` or ``bf16-mixed``.
+        As Lightning Fabric names it.
     save_every, log_every, validate_every : int
         In steps.
     """
@@ -80,7 +81,7 @@ class TrainSettings:
     seed: int = 0
     start_from: str | None = None
     ema: float = 0.999
-    precision: str = "bf16-mixed"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     save_every: int = 250
     log_every: int = 25
     validate_every: int = 1000

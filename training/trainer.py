@@ -17,6 +17,7 @@ from sam2_core.model.sam2 import SAM2Base
 from training.batches import StepBatches, batch_loader
 from training.dataset.labelled_sets import Sequence as LabelledSequence
 from training.model.sam2_train import ClipBatch, SAM2Train
+from training.model.start import prepare_decoder
 from training.optimizer import build_optimizer, half_cosine, set_learning_rate
 from training.settings import TrainSettings
 
@@ -64,7 +65,9 @@ class Trainer:
     @property
     def best_model(self) -> SAM2Base:
         """The averaged model, or the model itself where none is averaged."""
-        return self.average.module if self.settings.ema else self.model.module.model
+        model = self.average.module if self.settings.ema else self.model.module.model
+        assert isinstance(model, SAM2Base)
+        return model
 
     def fit(self, sequences: Sequence[LabelledSequence], workers: int = 1) -> None:
         """Train to the end of the last phase, from where the run stands."""
@@ -153,36 +156,3 @@ def set_input_size(model: SAM2Base, image_size: int) -> None:
     model.image_size = image_size
     model.sam_prompt_encoder.input_image_size = (image_size, image_size)
     model.sam_prompt_encoder.image_embedding_size = (grid, grid)
-
-
-def prepare_decoder(model: SAM2Base, lowest: float = 0.5, highest: float = 4.0, gain: float = 3.0) -> None:
-    """Let a model that starts from random weights learn early what a click means.
-
-    Left as they are, random image features drown the place of the click, and masks collapse to nothing for good.
-    So the features that reach the decoder start small, and queries and keys of the attention between tokens and
-    image start as the same projection, so that near places attend to each other. The prompts' Fourier frequencies are
-    drawn from several scales: SAM's single one tells points apart that lie a tenth of the image from each other,
-    and among cells neighbours are closer. Masks start as mostly background and objects as present, else the trunk's
-    first lesson is to say so with a large constant (the prior of Lin et al. 2017, RetinaNet, sec. 4.1).
-    """
-    decoder = model.sam_mask_decoder
-    for conv in (*(lateral.conv for lateral in model.image_encoder.neck.convs), decoder.conv_s0, decoder.conv_s1):
-        conv.weight.data.mul_(0.3)
-        conv.bias.data.zero_()
-    matrix = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    matrix.mul_(lowest * (highest / lowest) ** torch.linspace(0, 1, matrix.shape[1]))
-    decoder.output_upscaling[3].bias.data[0] = 1.0
-    for mlp in decoder.output_hypernetworks_mlps:
-        mlp.layers[-1].bias.data[0] = -3.0
-    decoder.pred_obj_score_head.layers[-1].bias.data.fill_(3.0)
-    transformer = decoder.transformer
-    attentions = [transformer.final_attn_token_to_image]
-    for layer in transformer.layers:
-        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
-    for attention in attentions:
-        attention.q_proj.weight.data.mul_(gain)
-        attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
-        attention.q_proj.bias.data.zero_()
-        attention.k_proj.bias.data.zero_()
-    for kind in model.sam_prompt_encoder.point_embeddings:
-        kind.weight.data.mul_(0.3)

@@ -101,7 +101,8 @@ class SAM2Train(nn.Module):
         length = batch.frames.shape[1]
         embedding = self.model.forward_image(batch.frames.flatten(0, 1))
         steps: list[Step] = []
-        prompted, tracked = [0], []
+        prompted: list[int] = [0]
+        tracked: list[int] = []
         corrected = self._frames_to_correct(length)
         features: dict[int, Tensor] = {}
         pointers: dict[int, Tensor] = {}
