@@ -173,18 +173,18 @@ class SAM2VideoPredictor:
         state = inference_state
         self._check_frame(state, frame_idx)
         coords, kinds = self._points(state, points, labels, box, clear_old_points, normalize_coords)
+        embedding = self._embedding(state, frame_idx)  # first: where the frame cannot be read nothing is noted
         track = state.track(obj_id)
         old = None if clear_old_points else track.points.get(frame_idx)
         if old is not None:
             coords, kinds = torch.cat((old[0], coords), 1), torch.cat((old[1], kinds), 1)
         track.points[frame_idx] = (coords, kinds)
-        track.masks.pop(frame_idx, None)
+        track.mask_frames.discard(frame_idx)
 
         pending, first = self._pending(track, frame_idx)
         previous = track.result(frame_idx, pending)
         hint = None if previous is None else previous.masks.to(self.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         with inference(self.device, self.precision):
-            embedding = self._embedding(state, frame_idx)
             features = self._prompted_features(state, track, frame_idx, first)
             several = self.model.wants_multimask(first, kinds.shape[1])
             answer = self.model.segment(embedding, features, (coords, kinds), hint, several)
@@ -209,12 +209,12 @@ class SAM2VideoPredictor:
         if prompt.shape[-2:] != side:
             prompt = F.interpolate(prompt, side, mode="bilinear", align_corners=False, antialias=True)
             prompt = (prompt >= 0.5).float()
+        embedding = self._embedding(state, frame_idx)
         track = state.track(obj_id)
-        track.masks[frame_idx] = prompt
+        track.mask_frames.add(frame_idx)
         track.points.pop(frame_idx, None)
         pending, first = self._pending(track, frame_idx)
         with inference(self.device, self.precision):
-            embedding = self._embedding(state, frame_idx)
             if self.model.use_mask_input_as_output_without_sam:
                 answer, _ = self.model.mask_as_output(embedding, prompt)
             else:
@@ -285,7 +285,7 @@ class SAM2VideoPredictor:
         state = inference_state
         track = state.track(obj_id)
         track.points.pop(frame_idx, None)
-        track.masks.pop(frame_idx, None)
+        track.mask_frames.discard(frame_idx)
         track.pending_prompted.pop(frame_idx, None)
         track.pending_tracked.pop(frame_idx, None)
         result = track.prompted.pop(frame_idx, None)
@@ -469,7 +469,8 @@ class SAM2VideoPredictor:
         kept = state.embeddings
         if frame not in kept:
             image = state.frames.frame(frame)[None].to(self.device)
-            kept[frame] = self.model.forward_image(image)
+            with inference(self.device, self.precision):
+                kept[frame] = self.model.forward_image(image)
             while len(kept) > EMBEDDINGS_KEPT:
                 kept.popitem(last=False)
         kept.move_to_end(frame)

@@ -21,8 +21,8 @@ class ObjectTrack:
     ----------
     points : dict
         By frame, points (1, P, 2) in pixels of the model's input and their labels (1, P), boxes as their corners.
-    masks : dict
-        By frame, a mask prompt (1, 1, image_size, image_size), 0 or 1.
+    mask_frames : set
+        Frames with a mask prompt, whose result is the mask.
     prompted : dict
         By frame, results that answer prompts and that every frame may attend to.
     tracked : TrackedResults
@@ -35,7 +35,7 @@ class ObjectTrack:
 
     tracked: TrackedResults
     points: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    masks: dict[int, Tensor] = field(default_factory=dict)
+    mask_frames: set[int] = field(default_factory=set)
     prompted: dict[int, FrameResult] = field(default_factory=dict)
     pending_prompted: dict[int, FrameResult] = field(default_factory=dict)
     pending_tracked: dict[int, FrameResult] = field(default_factory=dict)
@@ -44,14 +44,14 @@ class ObjectTrack:
     @property
     def prompted_frames(self) -> set[int]:
         """Frames with a prompt of the user."""
-        return {*self.points, *self.masks}
+        return {*self.points, *self.mask_frames}
 
     def result(self, frame: int, pending_first: dict[int, FrameResult] | None = None) -> FrameResult | None:
         """What is known of the object on a frame."""
         for results in (pending_first or {}, self.prompted):
             if frame in results:
                 return results[frame]
-        return self.tracked[frame] if frame in self.tracked else None
+        return self.tracked[frame] if frame in self.tracked else None  # noqa: SIM401
 
 
 @dataclass

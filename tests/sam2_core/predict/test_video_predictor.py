@@ -224,6 +224,25 @@ class TestPrompts:
         with pytest.raises(InputError, match="no frame 12"):
             track(predictor, state, start_frame_idx=12)
 
+    def test_a_frame_that_cannot_be_read_leaves_no_object(self, predictor, movie):
+        class Broken(Counted):
+            def frame(self, i):
+                if i == 3:
+                    raise OSError("bad sector")
+                return super().frame(i)
+
+        state = predictor.init_state(Broken(movie[:5]))
+        with pytest.raises(RuntimeError, match="frame 3 could not be read: bad sector"):
+            click(predictor, state, 3, 1)
+        with pytest.raises(RuntimeError, match="bad sector"):
+            predictor.add_new_mask(state, 3, 1, np.ones((40, 56), bool))
+        assert state.obj_ids == []
+        click(predictor, state, 0, 1)
+        steps = predictor.propagate_in_video(state, progress=False)
+        assert [next(steps)[0] for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(RuntimeError, match="bad sector"):
+            next(steps)
+
     def test_a_mask_has_two_axes(self, predictor, movie):
         with pytest.raises(ValueError, match=r"shape \(H, W\)"):
             predictor.add_new_mask(predictor.init_state(movie), 0, 1, np.ones((1, 40, 56), bool))
@@ -497,7 +516,8 @@ class TestBoundedMemory:
                 gc.collect()
                 held[frame] = sum(t.nbytes for t in gc.get_objects() if type(t) is torch.Tensor)
         state.close()
-        assert held[55] == held[20]
+        # two frames may just be being read ahead; the results of 35 frames are more than twice as large
+        assert abs(held[55] - held[20]) <= 2 * (3 * 64 * 64 * 4)
 
     def test_a_later_process_takes_up_where_an_earlier_one_ended(self, forgetful, movie, tmp_path):
         state = forgetful.init_state(movie)
