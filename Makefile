@@ -44,13 +44,13 @@ $(VENV)/.made:
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	@echo "Installing napari-sam2 and PyTorch into $(VENV): about 5 GB, a few minutes the first time"
-	$(PY) -m pip install --quiet --editable ".[demo]"
+	$(PY) -m pip install --editable ".[demo]"
 	@touch $@
 
 # sam2 is the reference implementation of the parity tests. It is built against the PyTorch that is already here (an
 # isolated build would download another one), and without its CUDA extension.
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "Installing napari-sam2, PyTorch and the tools of its developers into $(VENV): about 5 GB, a few minutes"
-	$(PY) -m pip install --quiet --editable ".[dev,demo,train,medical,parity]"
-	SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --no-build-isolation --no-deps sam2==1.1.0
+	$(PY) -m pip install --editable ".[dev,demo,train,medical,parity]"
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-build-isolation --no-deps sam2==1.1.0
 	@touch $@ $(VENV)/.demo

@@ -67,7 +67,7 @@ def draw_movie(
         _write(figure, MARGIN, HEADER / 2, f"frame {frame}", size=12)
         _scale_bar(figure, width - MARGIN, HEADER / 2, width / image.shape[2], pixel_size)
         draw_frame(_panel(figure, 0, HEADER, width, height), image, labels, frame, tracks, numbers=False)
-        pictures.append(_render(figure, dpi=100).quantize(64, dither=0))
+        pictures.append(_render(figure, dpi=100).quantize(160, dither=0))
     durations = [round(seconds_per_frame * 1000)] * len(pictures)
     durations[-1] *= 3
     pictures[0].save(path, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
