@@ -31,7 +31,8 @@ def draw_view(labels: np.ndarray, size: int, whole: float, augment: bool, rng: n
         else:
             side = image_side * np.exp(rng.uniform(np.log(0.2), np.log(1.2)))
         side = float(np.clip(side, min(32, 0.5 * image_side), 1.1 * image_side))
-        aspect = np.exp(rng.normal(0, 0.15))
+        # the predictors squash wide and tall images to a square
+        aspect = np.exp(rng.normal(0, 0.3))
         extent = np.array([side * aspect / width, side / aspect / height]).clip(max=1.05)
         anchor = np.array([(x0 + x1) / 2 / width, (y0 + y1) / 2 / height])
         centre = anchor + rng.uniform(-0.4, 0.4, 2) * extent
