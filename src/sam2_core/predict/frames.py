@@ -77,8 +77,7 @@ def open_frames(source: Any, window: tuple[float, float] | None = None) -> Frame
     if hasattr(source, "shape") and hasattr(source, "dtype") and hasattr(source, "__getitem__"):
         return ArrayFrames(source, window=window)
     raise InputError(
-        f"frames cannot be read from {type(source).__name__}: give a path, an array (T, H, W[, 3])"
-        " or a FrameSource"
+        f"frames cannot be read from {type(source).__name__}: give a path, an array (T, H, W[, 3]) or a FrameSource"
     )
 
 

@@ -30,9 +30,7 @@ class ImageFolderFrames:
         If there is no image, one cannot be read, or sizes differ.
     """
 
-    def __init__(
-        self, source: str | os.PathLike | Sequence[Path], window: tuple[float, float] | None = None
-    ) -> None:
+    def __init__(self, source: str | os.PathLike | Sequence[Path], window: tuple[float, float] | None = None) -> None:
         if isinstance(source, str | os.PathLike):
             folder = Path(source).expanduser()
             if not folder.is_dir():

@@ -97,9 +97,7 @@ class VideoFrames:
         """Find out the number of frames, their time stamps, which are keyframes, and their size."""
         stream = self._open()
         codec = stream.codec_context.name
-        packets = [
-            (p.pts, p.is_keyframe) for p in self._container.demux(stream) if p.size and not p.is_discard
-        ]
+        packets = [(p.pts, p.is_keyframe) for p in self._container.demux(stream) if p.size and not p.is_discard]
         self._open()
         first = next(self._decoder, None)
         if first is None:
