@@ -27,7 +27,7 @@ PARTS = ("speed", "memory", "first")
 
 
 def benchmark(
-    out: Annotated[Path, typer.Option(help="Page whose table is replaced; `-` prints it only.")] = PAGE,
+    out: Annotated[Path, typer.Option(help="Page whose table is replaced; `-` for none.")] = PAGE,
     image_size: Annotated[int, typer.Option(help="Side of the model's input, of most rows.")] = 1024,
     many_size: Annotated[int, typer.Option(help="The same, for 16 objects.")] = 512,
     long_size: Annotated[int, typer.Option(help="The same, for long sources.")] = 128,
@@ -66,11 +66,8 @@ def benchmark(
     for row in _measure(parts, settings):
         done.append(row)
         print(" | ".join(row.cells()), flush=True)
-    text = page(done, version, settings, quick)
-    if str(out) == "-":
-        print(text)
-    else:
-        write(out, text)
+        if str(out) != "-":
+            write(out, page(done, version, settings, quick))
     if missed := [row.what for row in done if not row.met]:
         print(f"not met: {', '.join(missed)}", file=sys.stderr)
         raise typer.Exit(1)

@@ -59,14 +59,14 @@ def click(image_size: int, runs: int, now: Callable[[], float]) -> Row:
 def propagation(objects: int, image_size: int, runs: int, now: Callable[[], float]) -> Row:
     """One frame with a full memory bank, its embedding included."""
     with tempfile.TemporaryDirectory(prefix="sam2-bench-") as folder:
-        write_jpegs(Path(folder), BANK + runs + 2, 256)
+        write_jpegs(Path(folder), BANK + 1 + runs, 256)
         calls: Calls = {}
         for name in NAMES:
             side = Side.build(name, image_size)
             state = side.full_bank(Path(folder), clicks(objects, 256), BANK)
-            frames = iter(range(BANK + 1, BANK + runs + 2))
+            frames = iter(range(BANK + 1, BANK + 1 + runs))
             calls[name] = partial(_next_frame, side, state, frames)
-        times, results = alternate(calls, runs, now)
+        times, results = alternate(calls, runs, now, warm=True)
     what = f"propagation, {objects} object" + "s" * (objects > 1)
     settings = f"image size {image_size}, a frame with a full memory bank"
     return Row.of_times(what, settings, times, difference(results["ours"], results["theirs"]))
@@ -83,15 +83,17 @@ def automatic(points_per_side: int, image_size: int, runs: int, now: Callable[[]
     return Row.of_times("automatic masks", settings, times)
 
 
-def alternate(calls: Calls, runs: int, now: Callable[[], float]) -> tuple[dict[Name, list[float]], dict[Name, Any]]:
-    """Run each side in turn `runs` times, after one run that is not counted; seconds, and the last results."""
+def alternate(
+    calls: Calls, runs: int, now: Callable[[], float], warm: bool = False
+) -> tuple[dict[Name, list[float]], dict[Name, Any]]:
+    """Run each side in turn, `runs` times after one that does not count unless all is `warm`; seconds and results."""
     times: dict[Name, list[float]] = {name: [] for name in calls}
     results: dict[Name, Any] = {}
-    for run in range(runs + 1):
+    for run in range(runs if warm else runs + 1):
         for name, call in calls.items():
             start = now()
             results[name] = call()
-            if run:
+            if warm or run:
                 times[name].append(now() - start)
     return times, results
 
