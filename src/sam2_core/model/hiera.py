@@ -136,7 +136,7 @@ class Block(nn.Module):
         height, width = shortcut.shape[1:3]
         if self.window:
             windows, padded = _split(x, self.window)
-            windows = in_parts(self.attn, windows, max(TOKENS_AT_ONCE // self.window**2, 1))
+            windows = self.attn(windows)
             size = self.window
             if self.stride:
                 size //= self.stride[0]
