@@ -225,9 +225,7 @@ def _instantiate(node: Any, place: str) -> Any:
         known = {**inspect.signature(RoPEAttention.__bases__[0]).parameters, **known}
     for key in parts:
         if key not in known:
-            raise InputError(
-                f"the config has an unknown key {place}.{key}: {builder.__name__} does not take it"
-            )
+            raise InputError(f"the config has an unknown key {place}.{key}: {builder.__name__} does not take it")
     try:
         return builder(**parts)
     except (TypeError, ValueError) as error:
