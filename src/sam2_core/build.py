@@ -220,7 +220,7 @@ def _instantiate(node: Any, place: str) -> Any:
     builder = TARGETS.get(target.partition(".")[2])
     if builder is None:
         raise InputError(f"the config's {place}._target_ names {target!r}, which is no part of SAM 2")
-    known = inspect.signature(builder).parameters
+    known: Mapping[str, inspect.Parameter] = inspect.signature(builder).parameters
     if builder is RoPEAttention:
         known = {**inspect.signature(RoPEAttention.__bases__[0]).parameters, **known}
     for key in parts:
