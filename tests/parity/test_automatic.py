@@ -27,8 +27,9 @@ LENIENT = {
     ],
     ids=["grid", "single masks", "crops", "refined"],
 )
-# random weights make ragged masks: only what lies far above 0 is compact enough for the boxes to differ
-@pytest.mark.parametrize(("name", "threshold"), [("tiny", 2.0), ("nano", 3.0)])
+# random weights make ragged masks: only what lies far above 0 is compact enough for the boxes to differ;
+# cells-nano is trained
+@pytest.mark.parametrize(("name", "threshold"), [("tiny", 2.0), ("nano", 0.0)])
 def test_records_are_equal(request, picture, name, threshold, settings):
     both = request.getfixturevalue(name)
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as Theirs
