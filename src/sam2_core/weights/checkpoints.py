@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -284,7 +285,8 @@ def _read_torch(path: Path) -> Any:
             f"{path} holds Python objects other than tensors ({found[1]}), which could run code, and was not loaded: "
             "save its state dict alone with torch.save({'model': model.state_dict()}, path)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    # a legacy file that is cut short fails wherever its pickle or its header ends
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, struct.error) as error:
         raise _not_a_checkpoint(path) from error
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sam2_core.build import build_model
@@ -119,6 +119,7 @@ def test_what_is_no_checkpoint_is_an_input_error(tmp_path, suffix, content):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999), name=st.sampled_from(["new.pt", "old.pt", "c.safetensors"]))
+@example(share=0.01171875, name="old.pt")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_truncated_file_is_an_input_error(tmp_path, share, name):
     path = tmp_path / name
