@@ -7,14 +7,13 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import gaussian_blur
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from sam2_core.predict.transforms import IMAGE_MEAN, IMAGE_STD
 
 
 def normalise(image: torch.Tensor) -> torch.Tensor:
     """(T, 1 or 3, H, W) in [0, 1] to (T, 3, H, W) with ImageNet's mean 0 and standard deviation 1."""
-    mean = torch.tensor(MEAN).view(3, 1, 1)
-    std = torch.tensor(STD).view(3, 1, 1)
+    mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
     return (image - mean) / std
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from sam2_core.model.sam2 import ImageEmbedding, MemoryBank, SAM2Base, Segmentation
+from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding, MemoryBank, SAM2Base, Segmentation
 from sam2_core.predict.memory import plan_memory
 from training.loss_fns import Losses, LossWeights, actual_iou, segmentation_loss
 from training.model.prompts import sample_box, sample_click, sample_correction
@@ -158,7 +158,7 @@ class SAM2Train(nn.Module):
             if given is not None:
                 click, label = torch.cat((given[0], click), 1), torch.cat((given[1], label), 1)
             given = (click, label)
-            answer = self._answer(own, context, given, answer.masks.detach().clamp(-32, 32), first)
+            answer = self._answer(own, context, given, answer.masks.detach().clamp(-LOGIT_LIMIT, LOGIT_LIMIT), first)
             answers.append(answer)
         return answers
 

@@ -25,6 +25,9 @@ NO_OBJECT_LOGIT = -1024.0
 MASK_LOGIT = 10.0
 """Mask prompts become logits of this size, positive inside."""
 
+LOGIT_LIMIT = 32.0
+"""Low-resolution logits that are given back as a mask prompt are clamped to this size."""
+
 
 @dataclass(frozen=True)
 class ImageEmbedding:

@@ -25,8 +25,8 @@ from sam2_core.masks import (
     stability_score,
     uncompress_rle,
 )
-from sam2_core.model.sam2 import SAM2Base
-from sam2_core.predict.image_predictor import LOGIT_LIMIT, SAM2ImagePredictor, as_float
+from sam2_core.model.sam2 import LOGIT_LIMIT, SAM2Base
+from sam2_core.predict.image_predictor import SAM2ImagePredictor, as_float
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 

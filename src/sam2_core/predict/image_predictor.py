@@ -13,15 +13,12 @@ from torch import Tensor
 
 from sam2_core.errors import InputError
 from sam2_core.masks import fill_holes, remove_sprinkles
-from sam2_core.model.sam2 import ImageEmbedding, SAM2Base
+from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding, SAM2Base
 from sam2_core.predict.precision import Precision, inference
 from sam2_core.predict.transforms import IMAGE_MEAN, IMAGE_STD, apply_window, estimate_window
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-LOGIT_LIMIT = 32.0
-"""Low-resolution logits that are given back as a mask prompt are clamped to this size."""
 
 
 class SAM2ImagePredictor:

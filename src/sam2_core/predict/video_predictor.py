@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sam2_core.errors import InputError
 from sam2_core.masks import fill_holes, suppress_overlap
-from sam2_core.model.sam2 import NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base
+from sam2_core.model.sam2 import LOGIT_LIMIT, NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base
 from sam2_core.predict.frames import PrefetchedFrames, open_frames
 from sam2_core.predict.memory import MemoryPlan, plan_memory
 from sam2_core.predict.precision import Precision, inference
@@ -26,7 +26,6 @@ from sam2_core.predict.results import FrameResult
 from sam2_core.predict.transforms import resize_frame
 from sam2_core.predict.video_state import ObjectTrack, VideoState
 
-LOGIT_LIMIT = 32.0
 EMBEDDINGS_KEPT = 4
 """Embedded frames that stay in memory, for clicks on a frame one has just seen."""
 

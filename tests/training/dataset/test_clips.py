@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from sam2_core.predict.transforms import IMAGE_MEAN, IMAGE_STD
 from training.dataset import intensity, views
 from training.dataset.clips import ClipDataset, ClipOptions, draw_clip
 from training.dataset.labelled_sets import Sequence
 
-MEAN = torch.tensor(intensity.MEAN).view(3, 1, 1)
-STD = torch.tensor(intensity.STD).view(3, 1, 1)
+MEAN = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+STD = torch.tensor(IMAGE_STD).view(3, 1, 1)
 
 
 def volume(set_name="v", shape=(12, 60, 80), labelled=None, rgb=False, slice_axes=(0,)):
