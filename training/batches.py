@@ -47,6 +47,7 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         masks=torch.cat([clip.masks.transpose(0, 1) for clip in clips]),
         clip=torch.arange(len(clips)).repeat_interleave(counts),
         valid=torch.stack([clip.valid for clip in clips]).repeat_interleave(counts, dim=0),
+        labels=torch.stack([clip.labels for clip in clips]),
     )
 
 

@@ -11,8 +11,6 @@ from sam2_core.configs import find_config, load_config
 from sam2_core.errors import InputError
 from sam2_core.weights.checkpoints import check_state_dict, save_safetensors
 
-AVERAGED = "module."
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
@@ -42,9 +40,8 @@ def export(run: Path, out: Path, config: str, averaged: bool = True) -> None:
         state = torch.load(run, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot read the run {run}: {error.strerror}") from error
-    weights = state["model"]
-    if averaged:
-        weights = {k.removeprefix(AVERAGED): v for k, v in state["average"].items() if k.startswith(AVERAGED)}
+    kept, prefix = ("average", "module.") if averaged else ("model", "model.")
+    weights = {k.removeprefix(prefix): v for k, v in state[kept].items() if k.startswith(prefix)}
     check_state_dict(build_model(load_config(config)), weights)
     half = {name: value.half() for name, value in weights.items()}
     save_safetensors(half, out, {"config": find_config(config).read_text(encoding="utf-8"), "step": str(state["step"])})

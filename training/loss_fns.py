@@ -17,6 +17,8 @@ class LossWeights:
     Attributes
     ----------
     focal, dice, iou, presence : float
+    neighbours : float
+        Of the dense supervision of the image encoder (`training.model.neighbours`), fine and coarse; 0 for none.
     from_scratch : bool
         What learning from random weights needs: the focal loss is divided by the object's area instead of the
         image's, else the masks of small objects collapse to nothing; and the predicted IoU of an empty mask is
@@ -27,6 +29,7 @@ class LossWeights:
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
+    neighbours: float = 0.0
     from_scratch: bool = False
 
 

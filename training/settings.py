@@ -37,6 +37,9 @@ class Phase:
         Correcting clicks after the first prompt of a frame.
     whole_view : float
         How often the whole image is shown, squashed to the square, rather than a part of it.
+    prompted : bool
+        Whether objects are prompted. Where not, the image encoder alone learns, from the labels of all objects at once
+        (`training.model.neighbours`): four times as many images in the same time.
     trunk_lr : float
         Part of the learning rate that the image encoder learns at; at 0 it is frozen.
     min_pixels : int
@@ -55,6 +58,7 @@ class Phase:
     corrections: int = 2
     whole_view: float = 0.5
     min_pixels: int = 16
+    prompted: bool = True
     trunk_lr: float = 1.0
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from training.batches import StepBatches, batch_loader
 from training.dataset.labelled_sets import Sequence as LabelledSequence
 from training.model.sam2_train import ClipBatch, SAM2Train
 from training.model.start import prepare_decoder
-from training.optimizer import build_optimizer, half_cosine, set_learning_rate
+from training.optimizer import build_optimizers, half_cosine, set_learning_rate
 from training.settings import TrainSettings
 
 CHECKPOINT = "last.pt"
@@ -57,8 +58,10 @@ class Trainer:
             from sam2_core.weights.checkpoints import load_state_dict
 
             base.load_state_dict(load_state_dict(settings.start_from))
-        optimizer = build_optimizer(base, settings.optimizer)
-        self.model, self.optimizer = fabric.setup(SAM2Train(base, settings.prompts, settings.losses), optimizer)
+        training_model = SAM2Train(base, settings.prompts, settings.losses)
+        self.model, *self.optimizers = fabric.setup(
+            training_model, *build_optimizers(training_model, settings.optimizer)
+        )
         self.average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
         self.step = 0
 
@@ -75,14 +78,19 @@ class Trainer:
         loader = batch_loader(StepBatches(sequences, self.settings), self.step, workers)
         writer = SummaryWriter(str(self.out / "tensorboard"))
         started = time.monotonic()
+        recent: list[dict[str, float]] = []
         progress = tqdm(loader, initial=self.step, total=self.settings.total_steps, unit="step", mininterval=5)
         with progress:
             for batch in progress:
                 result = self._train_step(batch.to(self.fabric.device))
                 self.step += 1
+                recent.append(result)
                 if self.step % self.settings.log_every == 0:
-                    self._log(writer, result, time.monotonic() - started)
-                    progress.set_postfix(loss=f"{result['total']:.3f}", iou=f"{result['last_iou']:.3f}", refresh=False)
+                    means = {name: sum(r[name] for r in recent) / len(recent) for name in result}
+                    recent.clear()
+                    self._log(writer, means, time.monotonic() - started)
+                    shown = {name: f"{value:.3f}" for name, value in means.items() if name in ("total", "last_iou")}
+                    progress.set_postfix(shown, refresh=False)
                 if self.step % self.settings.save_every == 0:
                     self.save()
                 if self.step % self.settings.validate_every == 0:
@@ -94,9 +102,9 @@ class Trainer:
         """Write everything the run needs to go on."""
         state = {
             "step": self.step,
-            "model": self.model.module.model.state_dict(),
+            "model": self.model.module.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         temporary = self.out / f"{CHECKPOINT}.tmp"
         torch.save(state, temporary)
@@ -108,9 +116,10 @@ class Trainer:
         if not path.is_file():
             return False
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self.model.module.model.load_state_dict(state["model"])
+        self.model.module.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.step = state["step"]
         return True
 
@@ -118,7 +127,8 @@ class Trainer:
         phase, within = self.settings.phase_at(self.step)
         warmup = min(1.0, (self.step + 1) / max(self.settings.optimizer.warmup_steps, 1))
         lr = warmup * half_cosine(phase.lr, phase.final_lr, within / phase.steps)
-        set_learning_rate(self.optimizer, lr, phase.trunk_lr)
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer, lr, phase.trunk_lr)
         # a step's clicks depend on its number alone, so that a resumed run repeats an unbroken one
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
         base = self.model.module.model
@@ -126,18 +136,20 @@ class Trainer:
         base.image_encoder.requires_grad_(phase.trunk_lr > 0)
         self.model.train()
         self.model.module.corrections = phase.corrections
-        result = self.model(batch.frames, batch.masks, batch.clip, batch.valid)
+        self.model.module.prompted = phase.prompted
+        result = self.model(**{f.name: getattr(batch, f.name) for f in fields(batch)})
         self.fabric.backward(result["total"])
-        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.optimizer.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            self.fabric.clip_gradients(self.model, optimizer, max_norm=self.settings.optimizer.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model.module.model)
         return {name: float(value.detach()) for name, value in result.items()}
 
     def _log(self, writer: SummaryWriter, result: dict[str, float], seconds: float) -> None:
         for name, value in result.items():
             writer.add_scalar(f"train/{name}", value, self.step)
-        writer.add_scalar("train/lr", self.optimizer.param_groups[0]["lr"], self.step)
+        writer.add_scalar("train/lr", self.optimizers[0].param_groups[0]["lr"], self.step)
         writer.add_scalar("train/hours", seconds / 3600, self.step)
 
     def _validate(self, writer: SummaryWriter) -> None:

@@ -87,7 +87,8 @@ def test_thresholded_masks(predictors):
     sure = np.abs(logits) > 1e-3 * logits.std()
     assert (sure & (logits > 0)).any()
     assert (sure & (logits < 0)).any()
-    np.testing.assert_array_equal(theirs[0][sure] > 0, ours[0][sure])
+    assert ours[0].dtype == theirs[0].dtype
+    np.testing.assert_array_equal(theirs[0][sure], ours[0][sure])
 
 
 def test_batch_of_images(pair, picture, agree):

@@ -1,5 +1,6 @@
 """A run learns, resumes exactly, and becomes a checkpoint that loads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from sam2_core.build import load_model
 from sam2_core.errors import InputError
 from training.dataset.labelled_sets import Sequence
 from training.export import export
+from training.loss_fns import LossWeights
+from training.optimizer import OptimizerSettings
 from training.settings import Phase, TrainSettings, load_settings
 from training.trainer import Trainer
 
@@ -26,10 +29,16 @@ def disc_video() -> Sequence:
     return Sequence("made", "disc", "video", frames, labels, np.ones(6, bool))
 
 
-def settings(steps: int = 4) -> TrainSettings:
+def settings(steps: int = 4, neighbours: float = 1.0) -> TrainSettings:
     phase = {"image_size": 64, "lr": 1e-3, "final_lr": 1e-4, "images": 2, "objects": 2, "frames": 3, "clip_every": 2}
     return TrainSettings(
-        model="cells-nano", phases=[Phase(steps=steps, **phase)], precision="32-true", save_every=2, log_every=1
+        model="cells-nano",
+        phases=[Phase(steps=steps, **phase)],
+        precision="32-true",
+        save_every=2,
+        log_every=1,
+        optimizer=OptimizerSettings(muon=3.0 if neighbours else 0.0),
+        losses=LossWeights(neighbours=neighbours),
     )
 
 
@@ -58,18 +67,32 @@ def test_a_resumed_run_repeats_an_unbroken_one(tmp_path: Path) -> None:
     assert resumed.resume()
     assert resumed.step == 2
     resumed.fit([disc_video()], workers=0)
-    for name, value in unbroken.model.module.model.state_dict().items():
-        assert torch.equal(value, resumed.model.module.model.state_dict()[name]), name
+    for name, value in unbroken.model.module.state_dict().items():
+        assert torch.equal(value, resumed.model.module.state_dict()[name]), name
 
 
-def test_a_run_becomes_a_checkpoint(tmp_path: Path) -> None:
-    run = trainer(tmp_path, settings(steps=1))
+@pytest.mark.parametrize("neighbours", [0.0, 1.0])
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_run_becomes_a_checkpoint(tmp_path: Path, neighbours: float, averaged: bool) -> None:
+    run = trainer(tmp_path, settings(steps=1, neighbours=neighbours))
     run.fit([disc_video()], workers=0)
     out = tmp_path / "model.safetensors"
-    export(tmp_path / "last.pt", out, "cells-nano")
+    export(tmp_path / "last.pt", out, "cells-nano", averaged)
     loaded = load_model(out, device="cpu").state_dict()
-    for name, value in run.best_model.state_dict().items():
+    kept = run.best_model if averaged else run.model.module.model
+    for name, value in kept.state_dict().items():
         assert torch.allclose(value, loaded[name], atol=2e-3), name
+
+
+def test_a_phase_without_prompts_teaches_the_image_encoder_alone(tmp_path: Path) -> None:
+    chosen = settings(steps=1)
+    chosen = replace(chosen, phases=[replace(chosen.phases[0], prompted=False)])
+    run = trainer(tmp_path, chosen)
+    before = {name: value.clone() for name, value in run.model.module.model.state_dict().items()}
+    run.fit([disc_video()], workers=0)
+    changed = {n for n, value in run.model.module.model.state_dict().items() if not torch.equal(value, before[n])}
+    assert any(name.startswith("image_encoder.trunk.") for name in changed)
+    assert not any(name.startswith("sam_mask_decoder.transformer.") for name in changed)
 
 
 def test_phases_follow_each_other() -> None:

@@ -47,6 +47,8 @@ class Clip:
     valid : torch.Tensor
         bool, (T,): frames whose masks are known; frame 0 always is. Where False, masks are empty and mean
         nothing.
+    labels : torch.Tensor
+        int64, (T, S / 4, S / 4): the labels of all objects at every fourth pixel; 0 is background, -1 unknown.
     set : str
         The labelled set it comes from.
     """
@@ -54,6 +56,7 @@ class Clip:
     frames: torch.Tensor
     masks: torch.Tensor
     valid: torch.Tensor
+    labels: torch.Tensor
     set: str
 
     def __len__(self) -> int:
@@ -78,6 +81,8 @@ class ClipOptions:
         How often the whole image is shown, squashed to the square as the predictors do it.
     merge : float
         How often touching objects are joined into one, for one object of the clip.
+    flow : float
+        How often the pseudo-video of a single image is a flow of its parts rather than a motion of the whole.
     augment : bool
         Whether to flip, rotate and change intensities.
     """
@@ -88,6 +93,7 @@ class ClipOptions:
     min_pixels: int = 16
     whole_view: float = 0.5
     merge: float = 0.1
+    flow: float = 0.7
     augment: bool = True
 
 
@@ -158,24 +164,30 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
     if view is None:
         return None
     still = len(np.unique(planes)) == 1 and options.frames > 1
-    drift = views.draw_drift(options.frames, rng) if still else None
+    flows = still and rng.random() < options.flow
+    flow = views.draw_flow(options.frames, rng) if flows else None
+    drift = views.draw_drift(options.frames, rng) if still and not flows else None
     ids = _draw_objects(views.sample_labels(labels[0], view, options.size), options, rng)
     if not ids:
         return None
-    image, masks = views.sample(frames, labels, ids, view, options.size, drift)
+    image, masks, all_labels = views.sample(frames, labels, ids, view, options.size, drift, flow)
     masks &= torch.from_numpy(valid)[:, None, None, None]
     seen = masks[0].sum((-2, -1)) >= options.min_pixels
     if not seen.any():
         return None
     if options.augment:
         image = intensity.augment(image, rng)
-    return Clip(intensity.normalise(image), masks[:, seen], torch.from_numpy(valid.copy()), sequence.set)
+    if not sequence.complete:
+        all_labels[all_labels == 0] = -1
+    known = torch.from_numpy(valid.copy())
+    all_labels[~known] = -1
+    return Clip(intensity.normalise(image), masks[:, seen], known, all_labels, sequence.set)
 
 
 def _draw_axis(sequence: Sequence, options: ClipOptions, rng: np.random.Generator) -> int:
     # The natural axis more often: planes along z are what a microscope or scanner records.
     others = [a for a in sequence.slice_axes if a != 0]
-    if not others or not sequence.labelled.all() or rng.random() < 0.5:
+    if not others or not sequence.labelled.all() or rng.random() < 0.7:
         return 0
     return int(rng.choice(others))
 

@@ -34,20 +34,20 @@ def augment(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     rgb = image.shape[1] == 3
     if rgb:
         image = _colours(image, rng)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         image = _window(image, rng)
     if rng.random() < 0.4:
         image = image.clamp(0, 1) ** float(np.exp(rng.normal(0, 0.35)))
-    if rng.random() < (0.05 if rgb else 0.12):
+    if rng.random() < (0.02 if rgb else 0.06):
         image = 1 - image
-    if rng.random() < 0.15:
+    if rng.random() < 0.1:
         image = image * _illumination(image.shape[-1], rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.1:
         image = gaussian_blur(image, [7, 7], [float(rng.uniform(0.3, 1.6))])
     elif rng.random() < 0.08:
         image = _coarsen(image, float(rng.uniform(0.3, 0.7)))
-    if rng.random() < 0.3:
-        sigma = float(np.exp(rng.uniform(np.log(0.01), np.log(0.12))))
+    if rng.random() < 0.25:
+        sigma = float(np.exp(rng.uniform(np.log(0.01), np.log(0.08))))
         noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
         image = image + sigma * noise
     if image.shape[1] == 1 and rng.random() < 0.1:

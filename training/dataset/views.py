@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 # A view is a (2, 3) matrix that maps (x, y, 1) of the square, in [-1, 1], to (x, y) of the image, in [0, 1].
 View = np.ndarray
+
+FULL_SIZE = 512  # side of the model's input
+STRIDE = 4  # of the label maps that `sample` gives beside the masks
 
 
 def draw_view(labels: np.ndarray, size: int, whole: float, augment: bool, rng: np.random.Generator) -> View | None:
     """Draw a view of an image with `labels` (H, W); None where a crop is wanted and there is no object.
 
-    With probability `whole` the view is the whole image, else a crop about a random object, scaled so that
-    the object is from 12 pixels to most of the square, or a random fraction of the image.
+    With probability `whole` the view is the whole image, else a crop about a random object. Most crops show things
+    about as large as they are when the whole image fills a square of `FULL_SIZE`, which is what users see the model
+    with; some are scaled so that the object is from 12 pixels to most of the square.
     """
     height, width = labels.shape
     centre = np.array([0.5, 0.5])
@@ -24,16 +28,18 @@ def draw_view(labels: np.ndarray, size: int, whole: float, augment: bool, rng: n
         if box is None:
             return None
         x0, y0, x1, y1 = box
-        image_side = np.sqrt(height * width)
-        if rng.random() < 0.5:
-            target = np.exp(rng.uniform(np.log(12), np.log(0.8 * size)))
-            side = max(x1 - x0, y1 - y0) * size / target
-        else:
-            side = image_side * np.exp(rng.uniform(np.log(0.2), np.log(1.2)))
-        side = float(np.clip(side, min(32, 0.5 * image_side), 1.1 * image_side))
         # the predictors squash wide and tall images to a square
         aspect = np.exp(rng.normal(0, 0.3))
-        extent = np.array([side * aspect / width, side / aspect / height]).clip(max=1.05)
+        if rng.random() < 0.25:
+            target = np.exp(rng.uniform(np.log(12), np.log(0.8 * size)))
+            side = max(x1 - x0, y1 - y0) * size / target
+            side = float(np.clip(side, min(32, 0.5 * height, 0.5 * width), 1.1 * np.sqrt(height * width)))
+            extent = np.array([side / width, side / height])
+        else:
+            # a thin block that is cut across is no image that anyone would look at
+            extent = np.array([max(height / width / 3, 1), max(width / height / 3, 1)])
+            extent = extent * min(size / FULL_SIZE, 1) * np.exp(rng.normal(0, 0.3))
+        extent = (extent * [aspect, 1 / aspect]).clip(max=1.05)
         anchor = np.array([(x0 + x1) / 2 / width, (y0 + y1) / 2 / height])
         centre = anchor + rng.uniform(-0.4, 0.4, 2) * extent
         # Keep the crop within the image where it fits.
@@ -60,6 +66,25 @@ def draw_drift(count: int, rng: np.random.Generator) -> list[np.ndarray]:
     return motion
 
 
+def draw_flow(count: int, rng: np.random.Generator) -> torch.Tensor:
+    """A smooth flow that makes a pseudo-video of a single image, as of cells that migrate together.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, (T, 2, g, g): where frame t looks, relative to frame 0, on a coarse grid over the square, as (x, y)
+        in its half sides.
+    """
+    nodes = int(rng.integers(3, 7))
+    # per frame, from a hundredth to more than the diameter of a cell; at most a mesh in the whole clip, or it folds
+    speed = np.exp(rng.uniform(np.log(0.005), np.log(0.08)))
+    common = rng.normal(0, speed, (2, 1, 1))
+    own = rng.normal(0, min(speed, 0.35 / nodes / max(count - 1, 1)), (2, nodes, nodes))
+    steps = np.arange(count)[:, None, None, None]
+    jitter = rng.normal(0, 0.15 * speed, (count, 2, 1, 1)) * (steps > 0)
+    return torch.from_numpy(steps * (common + own) + jitter).float()
+
+
 def sample_labels(labels: np.ndarray, view: View, size: int) -> np.ndarray:
     """Nearest-neighbour view of `labels` (H, W) as a (size, size) array; outside of the image it is 0."""
     height, width = labels.shape
@@ -79,7 +104,8 @@ def sample(
     view: View,
     size: int,
     drift: list[np.ndarray] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    flow: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sample a clip through a view.
 
     Parameters
@@ -96,6 +122,8 @@ def sample(
         Side S of the square.
     drift : list of numpy.ndarray, optional
         From `draw_drift`.
+    flow : torch.Tensor, optional
+        From `draw_flow`.
 
     Returns
     -------
@@ -103,6 +131,8 @@ def sample(
         float32, (T, C, S, S) in [0, 1], C = 1 or 3.
     masks : torch.Tensor
         bool, (T, N, S, S).
+    all_labels : torch.Tensor
+        int64, (T, S / 4, S / 4): the label at every fourth pixel.
     """
     full = np.vstack([view, [0, 0, 1]])
     thetas = [(full @ d)[:2] for d in drift] if drift is not None else [view] * len(frames)
@@ -111,6 +141,7 @@ def sample(
 
     image = torch.from_numpy(np.ascontiguousarray(frames)).float().div_(255)
     image = image[:, None] if image.ndim == 3 else image.permute(0, 3, 1, 2)
+    every = torch.from_numpy(np.ascontiguousarray(labels))[:, None].float()
     lookup = np.zeros((len(objects), int(labels.max()) + 1), np.uint8)
     for n, ids in enumerate(objects):
         lookup[n, [i for i in ids if i < lookup.shape[1]]] = 1
@@ -120,9 +151,16 @@ def sample(
     if max(factor) > 1:
         image, masks = avg_pool2d(image, factor, ceil_mode=True), avg_pool2d(masks, factor, ceil_mode=True)
     grid = _grid(thetas, size)
+    if flow is not None:
+        # the flow is in the square; the linear part of the view takes it to the image
+        fine = interpolate(flow, size=(size, size), mode="bicubic", align_corners=True)
+        linear = torch.from_numpy(np.stack(thetas)).float()[:, :, :2] * 2
+        grid = grid + torch.einsum("tij,tjhw->thwi", linear, fine)
     image = grid_sample(image, grid, "bilinear", "border", align_corners=False)
     masks = grid_sample(masks, grid, "bilinear", "zeros", align_corners=False) > 0.5
-    return image, masks
+    coarse = grid[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    all_labels = grid_sample(every, coarse, "nearest", "zeros", align_corners=False)[:, 0].long()
+    return image, masks, all_labels
 
 
 def _random_object_box(labels: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float, float] | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding, MemoryBank, SAM2Base, Segmentation
 from sam2_core.predict.memory import plan_memory
 from training.loss_fns import Losses, LossWeights, actual_iou, segmentation_loss
+from training.model.neighbours import NeighbourHead, PairHead, neighbour_loss, pair_loss
 from training.model.prompts import sample_box, sample_click, sample_correction
 
 
@@ -55,22 +56,26 @@ class ClipBatch:
         (M,) int64, the clip each object belongs to.
     valid : Tensor
         (M, T) bool, whether the object's mask on a frame is known.
+    labels : Tensor
+        (B, T, S / 4, S / 4) int64, the labels of all objects at every fourth pixel; 0 is background, -1 unknown.
     """
 
     frames: Tensor
     masks: Tensor
     clip: Tensor
     valid: Tensor
+    labels: Tensor
 
     def to(self, device: torch.device) -> "ClipBatch":
         """The same batch on a device."""
-        return ClipBatch(*(x.to(device, non_blocking=True) for x in (self.frames, self.masks, self.clip, self.valid)))
+        return ClipBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
 class SAM2Train(nn.Module):
     """Runs a model over a batch of clips as a user and the predictors would, and scores its answers.
 
-    `corrections` is how many correcting clicks follow the first prompt of a frame.
+    `corrections` is how many correcting clicks follow the first prompt of a frame; if not `prompted`, there are no
+    prompts at all, and only the dense losses of the image encoder.
     """
 
     def __init__(self, model: SAM2Base, prompts: PromptSettings, weights: LossWeights) -> None:
@@ -79,27 +84,29 @@ class SAM2Train(nn.Module):
         self.prompts = prompts
         self.weights = weights
         self.corrections = 2
+        self.prompted = True
+        self.neighbours = NeighbourHead(model.hidden_dim) if weights.neighbours else None
+        self.pairs = PairHead(model.hidden_dim) if weights.neighbours else None
 
-    def forward(self, frames: Tensor, masks: Tensor, clip: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def forward(self, frames: Tensor, masks: Tensor, clip: Tensor, valid: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss of a batch (the fields of `ClipBatch`): `total`, its parts, and `last_iou`, the IoU at the end.
 
         Tensors in and out, so that any of Fabric's strategies can wrap it.
         """
-        batch = ClipBatch(frames, masks, clip, valid)
-        steps = self.run(batch)
-        each = [
-            segmentation_loss(step.segmentation, masks[:, step.frame], valid[:, step.frame], self.weights)
-            for step in steps
-            if step.segmentation.masks.requires_grad
-        ]
-        result = {f.name: torch.stack([getattr(loss, f.name) for loss in each]).mean() for f in fields(Losses)}
-        result["last_iou"] = self._last_iou(steps[-1], batch)
+        batch = ClipBatch(frames, masks, clip, valid, labels)
+        embedding = self.model.forward_image(frames.flatten(0, 1))
+        result = self._prompted_losses(batch, embedding) if self.prompted else {"total": frames.new_zeros(())}
+        if self.neighbours is not None and self.pairs is not None:
+            every = labels.flatten(0, 1)
+            position = self.model.sam_prompt_encoder.get_dense_pe()
+            result["neighbours"] = neighbour_loss(self.neighbours(embedding), every)
+            result["pairs"] = pair_loss(self.pairs(embedding.features, position), every)
+            result["total"] = result["total"] + self.weights.neighbours * (result["neighbours"] + result["pairs"])
         return result
 
-    def run(self, batch: ClipBatch) -> list[Step]:
-        """Every answer given along the clips, in order."""
+    def run(self, batch: ClipBatch, embedding: ImageEmbedding) -> list[Step]:
+        """Every answer given along the clips, in order; `embedding` is of all frames."""
         length = batch.frames.shape[1]
-        embedding = self.model.forward_image(batch.frames.flatten(0, 1))
         steps: list[Step] = []
         prompted: list[int] = [0]
         tracked: list[int] = []
@@ -127,6 +134,17 @@ class SAM2Train(nn.Module):
                 features[frame] = self.model.encode_memory(own, high_res, last.object_score_logits, by_points)
                 pointers[frame] = last.pointer
         return steps
+
+    def _prompted_losses(self, batch: ClipBatch, embedding: ImageEmbedding) -> dict[str, Tensor]:
+        steps = self.run(batch, embedding)
+        each = [
+            segmentation_loss(step.segmentation, batch.masks[:, step.frame], batch.valid[:, step.frame], self.weights)
+            for step in steps
+            if step.segmentation.masks.requires_grad
+        ]
+        result = {f.name: torch.stack([getattr(loss, f.name) for loss in each]).mean() for f in fields(Losses)}
+        result["last_iou"] = self._last_iou(steps[-1], batch)
+        return result
 
     def _first_frame(self, own: ImageEmbedding, truth: Tensor, is_clip: bool) -> tuple[list[Segmentation], bool]:
         model, prompts = self.model, self.prompts

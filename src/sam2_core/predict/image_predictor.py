@@ -118,7 +118,7 @@ class SAM2ImagePredictor:
         Returns
         -------
         masks : ndarray
-            (C, H, W) or (B, C, H, W), bool or float32.
+            (C, H, W) or (B, C, H, W) float32: 0 and 1, or logits.
         ious : ndarray
             (C,) or (B, C), predicted IoU of each mask.
         low_res_logits : ndarray
@@ -243,7 +243,7 @@ class SAM2ImagePredictor:
         mask_tensor, coords, labels, boxes = prompts
         result = self._predict(coords, labels, boxes, mask_tensor, multimask_output, return_logits, index)
         masks, ious, logits = (x.squeeze(0).float().cpu().numpy() for x in result)
-        return masks if return_logits else masks.astype(bool), ious, logits
+        return masks, ious, logits
 
     def _prep_prompts(
         self,

@@ -30,7 +30,7 @@ def logits_of(predictor, **prompt):
 def test_answers_have_the_images_size(predictor):
     masks, ious, low = predictor.predict(**POINT)
     assert masks.shape == (3, 40, 56)
-    assert masks.dtype == bool
+    assert masks.dtype == np.float32
     assert ious.shape == (3,)
     assert low.shape == (3, 16, 16)
     assert low.dtype == np.float32

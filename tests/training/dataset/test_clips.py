@@ -1,5 +1,7 @@
 """Clips of synthetic sequences: shapes, reproducibility, and masks that lie on what they label."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,39 @@ def test_frames_without_labels_are_marked_and_have_no_masks():
 def test_a_single_image_becomes_a_moving_clip():
     dataset = ClipDataset([volume(shape=(1, 60, 80))], ClipOptions(size=64, frames=4), seed=3)
     assert any(not torch.equal(dataset[i].masks[0], dataset[i].masks[3]) for i in range(5))
+
+
+@pytest.mark.parametrize("flow", [0.0, 1.0])
+def test_a_single_image_moves_with_its_labels(flow, monkeypatch):
+    monkeypatch.setattr(intensity, "augment", lambda image, rng: image)
+    still = volume(shape=(1, 60, 80))
+    options = ClipOptions(size=96, frames=4, merge=0.0, flow=flow)
+    moved = 0
+    for index in range(20):
+        clip = ClipDataset([still], options, seed=2)[index]
+        image = (clip.frames * STD + MEAN)[:, 0] * 255
+        moved += int(not torch.equal(clip.labels[0], clip.labels[3]))
+        bright = image[:, 2::4, 2::4]
+        for label, value in ((1, 120.0), (2, 220.0)):
+            values = bright[clip.labels == label]
+            # only the edge is blended with what is about it
+            assert len(values) < 20 or ((values - value).abs() < 55).float().mean() > 0.7
+        for n in range(clip.masks.shape[1]):
+            under = clip.labels[clip.masks[:, n, 2::4, 2::4]]
+            assert len(under) < 20 or (under == under.mode().values).float().mean() > 0.8
+    assert moved > 15
+
+
+def test_what_is_not_labelled_is_unknown_rather_than_background():
+    labelled = np.zeros(12, bool)
+    labelled[[2, 9]] = True
+    clip = ClipDataset([volume(labelled=labelled)], ClipOptions(size=48, frames=4), seed=0)[0]
+    assert (clip.labels[~clip.valid] == -1).all()
+    assert (clip.labels[clip.valid] >= 0).all()
+    partly = replace(volume(), complete=False)
+    clip = ClipDataset([partly], ClipOptions(size=48, frames=1), seed=0)[0]
+    assert (clip.labels != 0).all()
+    assert (clip.labels > 0).any()
 
 
 def test_planes_are_taken_along_every_axis_of_cubic_voxels(monkeypatch):
