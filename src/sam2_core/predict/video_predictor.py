@@ -5,7 +5,6 @@ may be longer than memory. Objects that remember equally many frames are tracked
 """
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam2_core.errors import InputError
-from sam2_core.masks import fill_holes, suppress_overlap
-from sam2_core.model.sam2 import LOGIT_LIMIT, NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base
+from sam2_core.model.sam2 import LOGIT_LIMIT
+from sam2_core.predict.frame_tracker import FrameTracker
 from sam2_core.predict.frames import PrefetchedFrames, open_frames
-from sam2_core.predict.memory import MemoryPlan, plan_memory
-from sam2_core.predict.precision import Precision, inference
-from sam2_core.predict.results import FrameResult
+from sam2_core.predict.precision import inference
 from sam2_core.predict.transforms import resize_frame
-from sam2_core.predict.video_state import ObjectTrack, VideoState
-
-EMBEDDINGS_KEPT = 4
-"""Embedded frames that stay in memory, for clicks on a frame one has just seen."""
+from sam2_core.predict.video_state import VideoState
 
 
-class SAM2VideoPredictor:
+class SAM2VideoPredictor(FrameTracker):
     """Prompts on any frame, masks on all; methods and results are those of Meta's predictor.
 
     Parameters
@@ -51,40 +45,12 @@ class SAM2VideoPredictor:
         Most objects computed at once.
     """
 
-    def __init__(
-        self,
-        model: SAM2Base,
-        fill_hole_area: int = 0,
-        non_overlap_masks: bool = False,
-        clear_non_cond_mem_around_input: bool = False,
-        add_all_frames_to_correct_as_cond: bool = False,
-        precision: Precision = "float32",
-        batch_size: int = 16,
-    ) -> None:
-        self.model = model
-        self.fill_hole_area = fill_hole_area
-        self.non_overlap_masks = non_overlap_masks
-        self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
-        self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self.precision = precision
-        self.batch_size = batch_size
-
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2VideoPredictor":
         """A predictor for a checkpoint of the Hugging Face hub, such as ``facebook/sam2.1-hiera-tiny``."""
         from sam2_core.build import build_sam2_video_predictor_hf
 
         return build_sam2_video_predictor_hf(model_id, **kwargs)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.device
-
-    @property
-    def image_size(self) -> int:
-        """Side of the model's square input in pixels."""
-        return self.model.image_size
 
     def init_state(
         self,
@@ -331,149 +297,10 @@ class SAM2VideoPredictor:
         inference_state.objects.clear()
         inference_state.locked.clear()
 
-    def _track_frame(self, state: VideoState, frame: int, reverse: bool) -> None:
-        groups: dict[tuple[int, int], list[tuple[ObjectTrack, MemoryPlan]]] = defaultdict(list)
-        for track in state.objects.values():
-            if frame in track.prompted:
-                if self.clear_non_cond_mem_around_input:
-                    self._clear_around(track, frame)
-            else:
-                plan = self._plan(state, track, frame, reverse)
-                # only objects with equally much to remember fit in one batch
-                groups[len(plan.frames), len(plan.pointers)].append((track, plan))
-            track.directions[frame] = reverse
-        for group in groups.values():
-            for start in range(0, len(group), self.batch_size):
-                self._track_batch(state, frame, group[start : start + self.batch_size])
-
-    def _track_batch(self, state: VideoState, frame: int, batch: list[tuple[ObjectTrack, MemoryPlan]]) -> None:
-        tracks, plans = [track for track, _ in batch], [plan for _, plan in batch]
-        embedding = self._embedding(state, frame)
-        features = self.model.condition_on_memory(embedding, self._bank(state, tracks, plans))
-        several = self.model.wants_multimask(False, 0)
-        answer = self.model.segment(embedding, features, multimask_output=several)
-        high_res = self.model.upsample(answer.masks)
-        memory = self.model.encode_memory(embedding, high_res, answer.object_score_logits, from_points=False)
-        memory = memory.to(torch.bfloat16)
-        for i, track in enumerate(tracks):
-            one = slice(i, i + 1)
-            track.tracked[frame] = self._result(
-                state, answer.masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
-            )
-
-    def _prompted_features(self, state: VideoState, track: ObjectTrack, frame: int, first: bool) -> Tensor:
-        """Features of a frame that is prompted: afresh, or as a correction of what was tracked."""
-        embedding = self._embedding(state, frame)
-        if first:
-            return self.model.without_memory(embedding)
-        plan = self._plan(state, track, frame, track.directions[frame])
-        return self.model.condition_on_memory(embedding, self._bank(state, [track], [plan]))
-
-    def _plan(self, state: VideoState, track: ObjectTrack, frame: int, reverse: bool) -> MemoryPlan:
-        return plan_memory(self.model, frame, track.prompted, track.tracked, state.num_frames, reverse)
-
-    def _bank(self, state: VideoState, tracks: list[ObjectTrack], plans: list[MemoryPlan]) -> MemoryBank:
-        device = self.device
-        features, pointers = [], []
-        for track, plan in zip(tracks, plans):
-            memories = [self._memory(state, track, frame).to(device) for frame, _ in plan.frames]
-            features.append(torch.cat(memories))
-            found = [self._known(track, frame).pointer.to(device) for frame, _ in plan.pointers]
-            pointers.append(torch.cat(found) if found else torch.zeros(0, self.model.hidden_dim, device=device))
-        return MemoryBank(
-            features=torch.stack(features),
-            ages=torch.tensor([[age for _, age in plan.frames] for plan in plans], device=device),
-            pointers=torch.stack(pointers),
-            distances=torch.tensor([[d for _, d in plan.pointers] for plan in plans], device=device),
-        )
-
-    def _memory(self, state: VideoState, track: ObjectTrack, frame: int) -> Tensor:
-        result = self._known(track, frame)
-        if result.memory is None:
-            memory = self._encode(state, frame, result)
-            result = track.tracked.add_memory(frame, memory.to(state.result_device))
-        assert result.memory is not None
-        return result.memory
-
-    def _encode(self, state: VideoState, frame: int, result: FrameResult) -> Tensor:
-        embedding = self._embedding(state, frame)
-        high_res = self.model.upsample(result.masks.to(self.device))
-        score = result.object_score_logits.to(self.device)
-        return self.model.encode_memory(embedding, high_res, score, result.from_prompt).to(torch.bfloat16)
-
-    def _known(self, track: ObjectTrack, frame: int) -> FrameResult:
-        return track.prompted[frame] if frame in track.prompted else track.tracked[frame]
-
-    def _take_up_pending(self, state: VideoState, track: ObjectTrack) -> None:
-        for pending, is_prompted in ((track.pending_tracked, False), (track.pending_prompted, True)):
-            for frame, result in pending.items():
-                memory = self._encode(state, frame, result).to(state.result_device)
-                complete = FrameResult(result.masks, result.pointer, result.object_score_logits, memory, True)
-                if is_prompted:
-                    track.prompted[frame] = complete
-                else:
-                    track.tracked[frame] = complete
-                if self.clear_non_cond_mem_around_input:
-                    self._clear_around(track, frame)
-            pending.clear()
-        for frame in track.prompted:
-            track.tracked.pop(frame)
-
-    def _clear_around(self, track: ObjectTrack, frame: int) -> None:
-        reach = self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
-        for near in range(frame - reach, frame + reach + 1):
-            track.tracked.pop(near)
-
-    def _pending(self, track: ObjectTrack, frame: int) -> tuple[dict[int, FrameResult], bool]:
-        """Where a prompt's result waits, and whether the frame is prompted afresh rather than corrected."""
-        first = frame not in track.directions or not track.prompted
-        prompted = first or self.add_all_frames_to_correct_as_cond
-        return (track.pending_prompted if prompted else track.pending_tracked), first
-
-    def _result(
-        self,
-        state: VideoState,
-        masks: Tensor,
-        pointer: Tensor,
-        score: Tensor,
-        from_prompt: bool,
-        memory: Tensor | None = None,
-    ) -> FrameResult:
-        masks = masks.float()
-        if self.fill_hole_area > 0:
-            masks = fill_holes(masks, self.fill_hole_area)
-        return FrameResult(masks, pointer.float(), score.float(), memory, from_prompt).to(state.result_device)
-
     def _output(self, state: VideoState, frame: int, needed: bool) -> tuple[int, list[int], Tensor]:
         if not needed:
             return frame, [], torch.zeros(0, 1, *state.size, device=self.device)
         return frame, state.obj_ids, self._frame_masks(state, frame)
-
-    def _frame_masks(self, state: VideoState, frame: int) -> Tensor:
-        """Logits (N, 1, H, W) of all objects on a frame at the video's size."""
-        rows = []
-        for track in state.objects.values():
-            result = track.result(frame, {**track.pending_tracked, **track.pending_prompted})
-            if result is None:
-                rows.append(torch.full((1, 1, *state.size), NO_OBJECT_LOGIT, device=self.device))
-            else:
-                masks = result.masks.to(self.device)
-                rows.append(F.interpolate(masks, state.size, mode="bilinear", align_corners=False))
-        masks = torch.cat(rows)
-        if self.non_overlap_masks:
-            masks = suppress_overlap(masks, [obj_id in state.locked for obj_id in state.objects])
-        return masks
-
-    def _embedding(self, state: VideoState, frame: int) -> ImageEmbedding:
-        kept = state.embeddings
-        if frame not in kept:
-            image = state.frames.frame(frame)[None].to(self.device)
-            with inference(self.device, self.precision):
-                kept[frame] = self.model.forward_image(image)
-            while len(kept) > EMBEDDINGS_KEPT:
-                kept.popitem(last=False)
-        kept.move_to_end(frame)
-        return kept[frame]
 
     def _points(
         self, state: VideoState, points: Any, labels: Any, box: Any, clear_old_points: bool, normalize_coords: bool
