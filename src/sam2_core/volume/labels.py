@@ -1,10 +1,4 @@
-"""Label volumes: uint32 object ids written plane by plane into an OME-Zarr label image.
-
-Chunks. An image that is worked through along t or z is stored in chunks of one plane and at most 512 x 512
-pixels, so that writing a plane never rewrites another one. Along y or x, 16 planes share a chunk: planes in y, x
-stay quick to look at, and a written plane re-encodes its neighbours, which costs milliseconds. Chunks of
-background alone are not stored.
-"""
+"""Label volumes: uint32 object ids written plane by plane into an OME-Zarr label image."""
 
 from __future__ import annotations
 
@@ -17,6 +11,7 @@ import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.volume.files import disk_errors, replacing
+from sam2_core.volume.label_arrays import add_halved, create_array, plane_chunks
 from sam2_core.volume.ngff import ZarrFormat, image_format, label_attributes, register_label
 from sam2_core.volume.open import open_volume
 from sam2_core.volume.volume import Volume, check_index
@@ -113,7 +108,7 @@ class LabelVolume:
             attributes["sam2"] = {"affine": like.affine.tolist()}
         with replacing(path, overwrite=overwrite) as partial:
             group = zarr.create_group(str(partial), zarr_format=zarr_format, attributes=attributes)
-            _create_array(group, "0", axes, shape, _chunks(like, axes, axis))
+            create_array(group, "0", axes, shape, plane_chunks(like, axes, axis))
         if inside:
             with disk_errors(path):
                 register_label(path.parent, path.name, zarr_format)
@@ -319,24 +314,10 @@ class LabelVolume:
             while (max(previous.shape[-2:]) > 512) if levels is None else (len(factors) <= levels):
                 if min(previous.shape[-2:]) < 2:
                     break
-                previous = self._halve(previous, str(len(factors)))
+                previous = add_halved(self._group, previous, str(len(factors)), self.axes)
                 factors.append({"y": 2.0 ** len(factors), "x": 2.0 ** len(factors)})
         self._put_levels(factors)
         return len(factors) - 1
-
-    def _halve(self, source: Any, name: str) -> Any:
-        shape = (*source.shape[:-2], -(-source.shape[-2] // 2), -(-source.shape[-1] // 2))
-        chunks = tuple(min(c, n) for c, n in zip(source.chunks, shape))
-        if name in self._group:
-            del self._group[name]
-        target = _create_array(self._group, name, self.axes, shape, chunks)
-        for index in np.ndindex(*(-(-n // c) for n, c in zip(shape, chunks))):
-            out = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunks, shape))
-            fine = (*out[:-2], *(slice(2 * s.start, 2 * s.stop) for s in out[-2:]))
-            block = source[fine][..., ::2, ::2]
-            if block.any():
-                target[out] = block
-        return target
 
     def _check_writable(self) -> None:
         if not self.writable:
@@ -426,26 +407,3 @@ def label_path(volume: Volume, out: str | os.PathLike | None = None, name: str =
 def _check_shape(plane: np.ndarray, shape: tuple[int, ...]) -> None:
     if plane.shape != shape:
         raise InputError(f"a mask or label plane of shape {plane.shape} does not fit a plane of shape {shape}")
-
-
-def _chunks(like: Volume, axes: str, axis: str | None) -> tuple[int, ...]:
-    axis = axis or like.default_axis()
-    across = like.plane_axes(axis)
-    size = {a: min(like.size(a), 512) if a in across else 1 for a in axes}
-    if axis in ("y", "x"):
-        size[axis] = min(like.size(axis), 16)
-    return tuple(size[a] for a in axes)
-
-
-def _create_array(group: Any, name: str, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> Any:
-    v2 = group.metadata.zarr_format == 2
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype="uint32",
-        fill_value=0,
-        dimension_names=None if v2 else list(axes),
-        chunk_key_encoding={"name": "v2", "separator": "/"} if v2 else None,
-        config={"write_empty_chunks": False},
-    )
