@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from training.dataset import intensity, views
+from training.dataset import intensity, motion, views
 from training.dataset.labelled_sets import Sequence
 
 # How often each set is drawn, before normalisation; the single-image sets have T = 1 or a pseudo-video.
@@ -83,6 +83,8 @@ class ClipOptions:
         How often touching objects are joined into one, for one object of the clip.
     flow : float
         How often the pseudo-video of a single image is a flow of its parts rather than a motion of the whole.
+    scatter : float
+        How often, of the flows of bright objects on a dark ground, each object moves alone.
     augment : bool
         Whether to flip, rotate and change intensities.
     """
@@ -93,7 +95,8 @@ class ClipOptions:
     min_pixels: int = 16
     whole_view: float = 0.5
     merge: float = 0.1
-    flow: float = 0.7
+    flow: float = 0.8
+    scatter: float = 0.7
     augment: bool = True
 
 
@@ -165,12 +168,15 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
         return None
     still = len(np.unique(planes)) == 1 and options.frames > 1
     flows = still and rng.random() < options.flow
-    flow = views.draw_flow(options.frames, rng) if flows else None
-    drift = views.draw_drift(options.frames, rng) if still and not flows else None
+    flow = motion.draw_flow(options.frames, rng) if flows else None
+    drift = motion.draw_drift(options.frames, rng) if still and not flows else None
     ids = _draw_objects(views.sample_labels(labels[0], view, options.size), options, rng)
     if not ids:
         return None
     image, masks, all_labels = views.sample(frames, labels, ids, view, options.size, drift, flow)
+    if flows and sequence.complete and rng.random() < options.scatter:
+        scattered = _scatter(image[0].numpy(), views.sample_labels(labels[0], view, options.size), ids, options, rng)
+        image, masks, all_labels = scattered or (image, masks, all_labels)
     masks &= torch.from_numpy(valid)[:, None, None, None]
     seen = masks[0].sum((-2, -1)) >= options.min_pixels
     if not seen.any():
@@ -182,6 +188,18 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
     known = torch.from_numpy(valid.copy())
     all_labels[~known] = -1
     return Clip(intensity.normalise(image), masks[:, seen], known, all_labels, sequence.set)
+
+
+def _scatter(
+    image: np.ndarray, labels: np.ndarray, objects: list[list[int]], options: ClipOptions, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """Image, masks and coarse labels of a clip in which all objects wander; None for an image that cannot be one."""
+    if not motion.can_scatter(image, labels):
+        return None
+    images, moved = motion.scatter(image, labels, options.frames, rng)
+    masks = np.stack([np.isin(moved, ids) for ids in objects], axis=1)
+    coarse = moved[:, views.STRIDE // 2 :: views.STRIDE, views.STRIDE // 2 :: views.STRIDE]
+    return torch.from_numpy(images), torch.from_numpy(masks), torch.from_numpy(coarse.astype(np.int64))
 
 
 def _draw_axis(sequence: Sequence, options: ClipOptions, rng: np.random.Generator) -> int:

@@ -52,39 +52,6 @@ def draw_view(labels: np.ndarray, size: int, whole: float, augment: bool, rng: n
     return np.column_stack([linear, centre])
 
 
-def draw_drift(count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """A smooth motion of the square, (3, 3) matrices, that makes a pseudo-video of a single image."""
-    step = np.array([*rng.normal(0, 0.03, 2), rng.normal(0, 0.03), rng.normal(0, 0.02), rng.normal(0, 0.02)])
-    turn = np.zeros(5)
-    motion = []
-    for _ in range(count):
-        dx, dy, angle, zoom, shear = turn
-        cos, sin = np.cos(angle) * np.exp(zoom), np.sin(angle) * np.exp(zoom)
-        motion.append(np.array([[cos, -sin + shear, dx], [sin, cos, dy], [0, 0, 1.0]]))
-        turn = turn + step
-        step = step + rng.normal(0, 0.01, 5)
-    return motion
-
-
-def draw_flow(count: int, rng: np.random.Generator) -> torch.Tensor:
-    """A smooth flow that makes a pseudo-video of a single image, as of cells that migrate together.
-
-    Returns
-    -------
-    torch.Tensor
-        float32, (T, 2, g, g): where frame t looks, relative to frame 0, on a coarse grid over the square, as (x, y)
-        in its half sides.
-    """
-    nodes = int(rng.integers(3, 7))
-    # per frame, from a hundredth to more than the diameter of a cell; at most a mesh in the whole clip, or it folds
-    speed = np.exp(rng.uniform(np.log(0.005), np.log(0.08)))
-    common = rng.normal(0, speed, (2, 1, 1))
-    own = rng.normal(0, min(speed, 0.35 / nodes / max(count - 1, 1)), (2, nodes, nodes))
-    steps = np.arange(count)[:, None, None, None]
-    jitter = rng.normal(0, 0.15 * speed, (count, 2, 1, 1)) * (steps > 0)
-    return torch.from_numpy(steps * (common + own) + jitter).float()
-
-
 def sample_labels(labels: np.ndarray, view: View, size: int) -> np.ndarray:
     """Nearest-neighbour view of `labels` (H, W) as a (size, size) array; outside of the image it is 0."""
     height, width = labels.shape
