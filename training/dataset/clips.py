@@ -20,7 +20,7 @@ from training.dataset.labelled_sets import Sequence
 
 # How often each set is drawn, before normalisation; the single-image sets have T = 1 or a pseudo-video.
 SET_WEIGHTS: dict[str, float] = {
-    "dsb2018_nuclei2d": 3.0,
+    "dsb2018_nuclei2d": 4.5,
     "usiigaci_phase2d": 1.2,
     "t98g_phase_track": 1.2,
     "fibsem_medulla_neurites3d": 2.0,
