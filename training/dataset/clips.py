@@ -95,8 +95,8 @@ class ClipOptions:
     min_pixels: int = 16
     whole_view: float = 0.5
     merge: float = 0.1
-    flow: float = 0.8
-    scatter: float = 0.7
+    flow: float = 0.9
+    scatter: float = 0.85
     augment: bool = True
 
 

@@ -82,7 +82,7 @@ def scatter(
 
     boxes = [(i + 1, box) for i, box in enumerate(find_objects(labels)) if box is not None]
     size = np.median([[s.stop - s.start for s in box] for _, box in boxes], axis=0)
-    speed = size * np.exp(rng.uniform(np.log(0.05), np.log(0.8)))
+    speed = size * np.exp(rng.uniform(np.log(0.05), np.log(1.3)))
     common = rng.normal(0, 0.7, 2) * speed
     own = common + rng.normal(0, 1, (len(boxes), 2)) * speed
     images, all_labels = [image], [labels.astype(np.int32)]
