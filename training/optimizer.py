@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from sam2_core.errors import InputError
 from training.model.sam2_train import SAM2Train
 
 
@@ -39,7 +40,15 @@ class OptimizerSettings:
 
 
 def build_optimizers(model: SAM2Train, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
-    """Optimisers of the trainable parameters, grouped by layer and by whether they decay: AdamW, and Muon if wanted."""
+    """Optimisers of the trainable parameters, grouped by layer and by whether they decay: AdamW, and Muon if wanted.
+
+    Raises
+    ------
+    InputError
+        Muon is wanted of a PyTorch that has none.
+    """
+    if settings.muon and not hasattr(torch.optim, "Muon"):
+        raise InputError("optimizer: muon needs PyTorch 2.9 or later; install it, or set muon to 0")
     groups: dict[bool, dict[tuple[float, float, bool], list[nn.Parameter]]] = {False: {}, True: {}}
     depth = sum(1 for _ in model.model.image_encoder.trunk.get_submodule("blocks").children())
     for name, parameter in model.named_parameters():

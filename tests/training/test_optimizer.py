@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sam2_core.build import load_model
+from sam2_core.errors import InputError
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings, SAM2Train
 from training.optimizer import OptimizerSettings, build_optimizers, half_cosine, set_learning_rate
@@ -31,6 +32,12 @@ def test_muon_takes_matrices_but_no_embedding(model: SAM2Train) -> None:
     assert not any("embed" in name or "token" in name.rsplit(".", 2)[-2] for name in names)
     set_learning_rate(muon, 1e-3, trunk=0.5)
     assert {group["lr"] for group in muon.param_groups if group["is_trunk"]} == {1.5e-3}
+
+
+def test_an_old_pytorch_is_told_that_it_has_no_muon(model: SAM2Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(InputError, match="PyTorch 2.9"):
+        build_optimizers(model, OptimizerSettings(muon=3.0))
 
 
 def test_earlier_blocks_learn_more_slowly_with_layer_decay(model: SAM2Train) -> None:
