@@ -170,12 +170,13 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
     flows = still and rng.random() < options.flow
     flow = motion.draw_flow(options.frames, rng) if flows else None
     drift = motion.draw_drift(options.frames, rng) if still and not flows else None
-    ids = _draw_objects(views.sample_labels(labels[0], view, options.size), options, rng)
+    shown = views.sample_labels(labels[0], view, options.size)
+    ids = _draw_objects(shown, options, rng)
     if not ids:
         return None
     image, masks, all_labels = views.sample(frames, labels, ids, view, options.size, drift, flow)
     if flows and sequence.complete and rng.random() < options.scatter:
-        scattered = _scatter(image[0].numpy(), views.sample_labels(labels[0], view, options.size), ids, options, rng)
+        scattered = _scatter(image[0].numpy(), shown, ids, options, rng)
         image, masks, all_labels = scattered or (image, masks, all_labels)
     masks &= torch.from_numpy(valid)[:, None, None, None]
     seen = masks[0].sum((-2, -1)) >= options.min_pixels
@@ -184,9 +185,9 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
     if options.augment:
         image = intensity.augment(image, rng)
     if not sequence.complete:
-        all_labels[all_labels == 0] = -1
+        all_labels[all_labels == 0] = views.UNKNOWN
     known = torch.from_numpy(valid.copy())
-    all_labels[~known] = -1
+    all_labels[~known] = views.UNKNOWN
     return Clip(intensity.normalise(image), masks[:, seen], known, all_labels, sequence.set)
 
 

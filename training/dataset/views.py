@@ -10,7 +10,8 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 View = np.ndarray
 
 FULL_SIZE = 512  # side of the model's input
-STRIDE = 4  # of the label maps that `sample` gives beside the masks
+STRIDE = 4  # of the label maps that `sample` gives beside the masks, that of the finest image features
+UNKNOWN = -1  # in label maps: a pixel that may or may not belong to an object
 
 
 def draw_view(labels: np.ndarray, size: int, whole: float, augment: bool, rng: np.random.Generator) -> View | None:

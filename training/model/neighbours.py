@@ -2,7 +2,7 @@
 
 A click teaches the image features about one object only. Long-range affinities (Lee et al. 2017, "Superhuman accuracy
 on the SNEMI3D connectomics challenge") teach them about all objects of a frame at once, which from random weights is
-the difference between hours and minutes. The head is dropped after training.
+where clicks alone teach them little. The heads are dropped after training.
 """
 
 import torch
@@ -10,15 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_core.model.sam2 import ImageEmbedding
-
-STRIDE = 4
-"""Pixels of the square per pixel of the label maps; that of the finest image features."""
+from training.dataset.views import UNKNOWN
+from training.loss_fns import dice_loss
 
 OFFSETS = tuple((d, 0) for d in (1, 2, 4, 8, 16)) + tuple((0, d) for d in (1, 2, 4, 8, 16))
 """Neighbours (y, x), in pixels of the label maps."""
-
-UNKNOWN = -1
-"""Label of a pixel that may or may not belong to an object."""
 
 
 class NeighbourHead(nn.Module):
@@ -32,7 +28,7 @@ class NeighbourHead(nn.Module):
         self.out = nn.Conv2d(width, 1 + len(OFFSETS), 1)
 
     def forward(self, embedding: ImageEmbedding) -> Tensor:
-        """(B, 1 + len(OFFSETS), S / STRIDE, S / STRIDE) of the images of an embedding with fine features."""
+        """(B, 1 + len(OFFSETS), S / 4, S / 4) of the images of an embedding with fine features."""
         assert embedding.high_res is not None
         fine, middle = embedding.high_res
         maps = (embedding.features, middle, fine)
@@ -82,9 +78,7 @@ def pair_loss(logits: Tensor, labels: Tensor) -> Tensor:
     rows = logits[image, place].float()
     target = (places[image] == places[image, place][:, None]).float()
     entropy = F.binary_cross_entropy_with_logits(rows, target, reduction="none").mean(dim=1)
-    probability = rows.sigmoid()
-    dice = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
-    return (entropy + dice).mean()
+    return (entropy + dice_loss(rows[:, None], target[:, None])).mean()
 
 
 def neighbour_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -99,9 +93,9 @@ def neighbour_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     target, known = neighbour_targets(labels)
     entropy = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    probability, target = logits.float().sigmoid() * known, target * known
-    dice = 1 - (2 * (probability * target).sum((0, 2, 3)) + 1) / ((probability + target).sum((0, 2, 3)) + 1)
-    return (entropy * known).sum() / known.sum().clamp(min=1) + dice.mean()
+    only_known = logits.float().masked_fill(known == 0, -torch.inf)
+    by_channel = (x.transpose(0, 1).flatten(1, 2) for x in (only_known, target * known))
+    return (entropy * known).sum() / known.sum().clamp(min=1) + dice_loss(*by_channel).mean()
 
 
 def neighbour_targets(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sam2_core.build import load_model
+from training.dataset.views import UNKNOWN
 from training.model.neighbours import (
     OFFSETS,
-    UNKNOWN,
     NeighbourHead,
     PairHead,
     neighbour_loss,
