@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from lightning_fabric import Fabric
@@ -86,7 +87,8 @@ class Trainer:
                 self.step += 1
                 recent.append(result)
                 if self.step % self.settings.log_every == 0:
-                    means = {name: sum(r[name] for r in recent) / len(recent) for name in result}
+                    # steps of another phase may lack some of the losses
+                    means = {name: fmean(r[name] for r in recent if name in r) for name in result}
                     recent.clear()
                     self._log(writer, means, time.monotonic() - started)
                     shown = {name: f"{value:.3f}" for name, value in means.items() if name in ("total", "last_iou")}

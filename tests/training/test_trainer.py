@@ -95,6 +95,14 @@ def test_a_phase_without_prompts_teaches_the_image_encoder_alone(tmp_path: Path)
     assert not any(name.startswith("sam_mask_decoder.transformer.") for name in changed)
 
 
+def test_a_log_may_cover_phases_with_other_losses(tmp_path: Path) -> None:
+    chosen = settings(steps=1)
+    phases = [replace(chosen.phases[0], prompted=False), chosen.phases[0]]
+    run = trainer(tmp_path, replace(chosen, phases=phases, log_every=2))
+    run.fit([disc_video()], workers=0)
+    assert run.step == 2
+
+
 def test_phases_follow_each_other() -> None:
     first, second = (Phase(steps=s, image_size=64, lr=1, final_lr=0) for s in (3, 5))
     chosen = TrainSettings(model="cells-nano", phases=[first, second])
