@@ -147,6 +147,34 @@ def clean_mask(mask: np.ndarray, min_area: int) -> np.ndarray:
     return mask & ~small
 
 
+def keep_one_piece(logits: Any, threshold: float = 0.0, value: float = -10.0) -> Any:
+    """Of every mask, keep the 8-connected region with the largest sum of logits; no other stays foreground.
+
+    Parameters
+    ----------
+    logits : ndarray or Tensor, (..., H, W), float
+    threshold : float
+        Foreground is above it.
+    value : float
+        What the pixels of the other regions become.
+
+    Returns
+    -------
+    ndarray or Tensor
+        A new one, of the shape and type of `logits`.
+    """
+    from scipy import ndimage
+
+    values = _numpy(logits)
+    planes = values.reshape(-1, *values.shape[-2:])
+    regions, count = ndimage.label(planes > threshold, _EIGHT_CONNECTED)
+    weights = np.bincount(regions.ravel(), (planes - threshold).ravel(), count + 1)
+    weights[0] = 0
+    weight = weights[regions]
+    others = (regions > 0) & (weight < weight.max(axis=(-2, -1), keepdims=True))
+    return _replace(logits, others.reshape(values.shape), value)
+
+
 def suppress_overlap(logits: Any, locked: Sequence[bool] | None = None) -> Any:
     """Leave each pixel to one object, as SAM 2's non-overlapping constraint does.
 

@@ -74,7 +74,7 @@ Written to {out}:
   {PROMPTS}    the clicks
 
 The same by hand:
-  sam2 segment {out / IMAGE} --channel {NUCLEI} --prompts {out / PROMPTS} --out my-labels.zarr"""
+  sam2 segment {out / IMAGE} --channel {NUCLEI} --prompts {out / PROMPTS} --one-piece --out my-labels.zarr"""
     )
 
 
@@ -174,7 +174,8 @@ def track(folder: Path, prompts: PromptFile, model: str, image_size: int | None,
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
     from sam2_core.volume.session import Session
 
-    predictor = SAM2VideoPredictor(load_model(model, device=device, image_size=image_size))
+    network = load_model(model, device=device, image_size=image_size)
+    predictor = SAM2VideoPredictor(network, one_piece=True)
     with TemporaryDirectory() as journal:
         image, labels = folder / IMAGE, folder / LABELS
         with Session.create(journal, image, channel=NUCLEI, labels=labels, predictor=predictor) as session:

@@ -46,6 +46,10 @@ def segment(
     window: options.WindowOption = None,
     frames: options.RangeOption = None,
     direction: Annotated[str, typer.Option(help="From the prompts: forward, backward or both.")] = "both",
+    one_piece: Annotated[
+        bool,
+        typer.Option("--one-piece", help="Tracked objects are in one piece on each plane, as cells and nuclei are."),
+    ] = False,
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
     frame: Annotated[
@@ -88,13 +92,14 @@ def segment(
     settings = options.run_settings(
         volume, input_path, model, config, image_size, grid.axis, ranges, channel=channel, window=window
     )
-    settings |= {"prompts": _digest(objects), "direction": direction}
+    settings |= {"prompts": _digest(objects), "direction": direction, "one_piece": one_piece}
     output = Output.prepare(out, volume, settings, overwrite=overwrite, resume=resume)
 
     from sam2_core.build import load_model
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
-    predictor = SAM2VideoPredictor(load_model(model, device=device, config=config, image_size=image_size))
+    network = load_model(model, device=device, config=config, image_size=image_size)
+    predictor = SAM2VideoPredictor(network, one_piece=one_piece)
     with output.session(resume, predictor, volume, config=config, axis=axis, channel=chosen, window=limits) as session:
         done, seconds = carry(session, output, lambda: objects, ranges, way)
         session.labels.set_names({i.id: i.name for i in session.objects if i.name})

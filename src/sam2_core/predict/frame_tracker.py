@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_core.masks import fill_holes, suppress_overlap
+from sam2_core.masks import fill_holes, keep_one_piece, suppress_overlap
 from sam2_core.model.sam2 import NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base
 from sam2_core.predict.memory import MemoryPlan, plan_memory
 from sam2_core.predict.precision import Precision, inference
@@ -32,6 +32,7 @@ class FrameTracker:
         add_all_frames_to_correct_as_cond: bool = False,
         precision: Precision = "float32",
         batch_size: int = 16,
+        one_piece: bool = False,
     ) -> None:
         self.model = model
         self.fill_hole_area = fill_hole_area
@@ -40,6 +41,7 @@ class FrameTracker:
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
         self.precision = precision
         self.batch_size = batch_size
+        self.one_piece = one_piece
 
     @property
     def device(self) -> torch.device:
@@ -72,13 +74,15 @@ class FrameTracker:
         features = self.model.condition_on_memory(embedding, self._bank(state, tracks, plans))
         several = self.model.wants_multimask(False, 0)
         answer = self.model.segment(embedding, features, multimask_output=several)
-        high_res = self.model.upsample(answer.masks)
+        # before it is remembered, else the next frame looks for the pieces again
+        masks = keep_one_piece(answer.masks.float()) if self.one_piece else answer.masks
+        high_res = self.model.upsample(masks)
         memory = self.model.encode_memory(embedding, high_res, answer.object_score_logits, from_points=False)
         memory = memory.to(torch.bfloat16)
         for i, track in enumerate(tracks):
             one = slice(i, i + 1)
             track.tracked[frame] = self._result(
-                state, answer.masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
+                state, masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
             )
 
     def _prompted_features(self, state: VideoState, track: ObjectTrack, frame: int, first: bool) -> Tensor:

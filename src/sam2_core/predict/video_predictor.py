@@ -43,6 +43,9 @@ class SAM2VideoPredictor(FrameTracker):
         Of the computation.
     batch_size : int
         Most objects computed at once.
+    one_piece : bool
+        On frames it is tracked to, an object keeps one connected piece, that with the largest sum of logits. For
+        cells and nuclei in a plane; not for what may be cut or hidden in part, such as neurites.
     """
 
     @classmethod
