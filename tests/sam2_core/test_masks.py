@@ -133,6 +133,27 @@ def test_locked_objects_win_their_foreground_only():
     assert result[2, 3] == -1
 
 
+@pytest.mark.parametrize("wrap", [np.asarray, torch.from_numpy])
+def test_keep_one_piece(wrap):
+    logits = np.full((3, 1, 5, 7), -2, np.float32)
+    logits[0, 0, 0, :3] = 1  # larger, but less sure
+    logits[0, 0, 3, 4] = logits[0, 0, 4, 5] = 4  # touch at a corner
+    logits[1, 0, 2, 2] = 0.5
+    result = masks.keep_one_piece(wrap(logits))
+    assert type(result) is type(wrap(logits))
+    wanted = logits.copy()
+    wanted[0, 0, 0, :3] = -10
+    np.testing.assert_array_equal(np.asarray(result), wanted)
+
+
+@settings(max_examples=30)
+@given(hnp.arrays(np.float32, (3, 4, 5), elements=st.floats(-20, 20, width=32)))
+def test_one_piece_is_left_of_what_was_there(logits):
+    kept = masks.keep_one_piece(logits) > 0
+    assert not (kept & (logits <= 0)).any()
+    assert (kept.any((1, 2)) == (logits > 0).any((1, 2))).all()
+
+
 @settings(max_examples=30)
 @given(hnp.arrays(np.float32, (3, 4, 5), elements=st.floats(-20, 20, width=32)))
 def test_at_most_one_object_a_pixel_and_the_union_stays(logits):

@@ -1,11 +1,13 @@
 """Tracking: any source, objects that come and go, corrections, and memory that stays bounded."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from sam2_core.errors import InputError
 from sam2_core.predict.video_predictor import SAM2VideoPredictor
@@ -460,6 +462,27 @@ class TestObjects:
         predictor.remove_object(state, 1)
         click(predictor, state, 0, 1)
         assert_same(track(predictor, state), expected, tolerance=0)
+
+    def test_one_piece_of_an_object_is_tracked_and_remembered(self, small_model, movie, monkeypatch):
+        segment = small_model.segment
+
+        def two_pieces(*arguments, **options):
+            answer = segment(*arguments, **options)
+            masks = torch.full_like(answer.masks, -5)
+            masks[..., 1:6, 1:6], masks[..., 9:13, 9:13] = 3, 2
+            return replace(answer, masks=masks)
+
+        monkeypatch.setattr(small_model, "segment", two_pieces)
+        seen = []
+        for one_piece in (False, True):
+            predictor = SAM2VideoPredictor(small_model, one_piece=one_piece)
+            state = predictor.init_state(movie)
+            click(predictor, state, 0, 1)
+            track(predictor, state)
+            seen.append(state.objects[1].tracked[1])
+        assert [ndimage.label(result.masks[0, 0] > 0)[1] for result in seen] == [2, 1]
+        assert seen[1].masks[0, 0, 3, 3] == 3
+        assert not torch.equal(seen[0].memory, seen[1].memory)
 
     def test_each_pixel_belongs_to_one_object_and_locked_ones_win(self, small_model, movie):
         predictor = SAM2VideoPredictor(small_model, non_overlap_masks=True)
