@@ -175,6 +175,40 @@ def keep_one_piece(logits: Any, threshold: float = 0.0, value: float = -10.0) ->
     return _replace(logits, others.reshape(values.shape), value)
 
 
+def find_duplicates(logits: Any, overlap: float = 0.5, first: Sequence[bool] | None = None) -> np.ndarray:
+    """Which masks lie where a surer one is: greedy non-maximum suppression.
+
+    How sure a mask is, is the mean probability of its foreground (maskness; Wang et al. 2020, "SOLOv2", sec. 3.3).
+
+    Parameters
+    ----------
+    logits : ndarray or Tensor, (N, ..., H, W), float
+        Of N objects.
+    overlap : float
+        Two masks lie in one place if more than this part of the smaller one is common to both.
+    first : sequence of N bool, optional
+        Objects that are sure, whatever their logits.
+
+    Returns
+    -------
+    ndarray, (N,), bool
+    """
+    values = _numpy(logits).reshape(len(logits), -1)
+    present = (values > 0).astype(np.float32)
+    area = present.sum(1)
+    common = present @ present.T
+    sure = (present / (1 + np.exp(-values.clip(min=0)))).sum(1) / area.clip(min=1)
+    if first is not None:
+        sure = sure + np.asarray(first)
+    kept: list[int] = []
+    for i in np.argsort(-sure, kind="stable"):
+        if (common[i, kept] <= overlap * np.minimum(area[i], area[kept])).all():
+            kept.append(int(i))
+    duplicate = np.ones(len(values), bool)
+    duplicate[kept] = False
+    return duplicate
+
+
 def suppress_overlap(logits: Any, locked: Sequence[bool] | None = None) -> Any:
     """Leave each pixel to one object, as SAM 2's non-overlapping constraint does.
 

@@ -28,7 +28,6 @@ def test_it_says_what_it_measured(shown):
     assert re.search(r"\d+\.\d+ s per frame", text)
 
 
-@pytest.mark.xfail(strict=True, reason="cells-nano reaches 0.54, still in training; remove with a better one")
 def test_nuclei_are_outlined_and_followed(shown):
     _, text = shown
     mean = re.search(r"mean IoU (\d\.\d+)", text)

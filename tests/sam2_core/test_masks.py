@@ -134,6 +134,19 @@ def test_locked_objects_win_their_foreground_only():
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, torch.from_numpy])
+def test_find_duplicates(wrap):
+    logits = np.full((5, 1, 4, 8), -3, np.float32)
+    logits[0, 0, :, :3] = 1
+    logits[1, 0, :, 1:4] = 2  # shares two thirds with the one before, and is surer
+    logits[2, 0, :, 3:7] = 0.5  # shares a third of that one
+    logits[3, 0, 0, 3:5] = 0.4  # within the one before
+    assert masks.find_duplicates(wrap(logits)).tolist() == [True, False, False, True, False]
+    first = [True, False, False, True, False]
+    assert masks.find_duplicates(wrap(logits), first=first).tolist() == [False, True, True, False, False]
+    assert not masks.find_duplicates(wrap(logits), overlap=1).any()
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, torch.from_numpy])
 def test_keep_one_piece(wrap):
     logits = np.full((3, 1, 5, 7), -2, np.float32)
     logits[0, 0, 0, :3] = 1  # larger, but less sure

@@ -74,7 +74,7 @@ Written to {out}:
   {PROMPTS}    the clicks
 
 The same by hand:
-  sam2 segment {out / IMAGE} --channel {NUCLEI} --prompts {out / PROMPTS} --one-piece --out my-labels.zarr"""
+  sam2 segment {out / IMAGE} --channel {NUCLEI} --prompts {out / PROMPTS} --one-piece --distinct --out my-labels.zarr"""
     )
 
 
@@ -175,7 +175,7 @@ def track(folder: Path, prompts: PromptFile, model: str, image_size: int | None,
     from sam2_core.volume.session import Session
 
     network = load_model(model, device=device, image_size=image_size)
-    predictor = SAM2VideoPredictor(network, one_piece=True)
+    predictor = SAM2VideoPredictor(network, one_piece=True, distinct=True)
     with TemporaryDirectory() as journal:
         image, labels = folder / IMAGE, folder / LABELS
         with Session.create(journal, image, channel=NUCLEI, labels=labels, predictor=predictor) as session:

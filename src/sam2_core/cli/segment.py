@@ -50,6 +50,12 @@ def segment(
         bool,
         typer.Option("--one-piece", help="Tracked objects are in one piece on each plane, as cells and nuclei are."),
     ] = False,
+    distinct: Annotated[
+        bool,
+        typer.Option(
+            "--distinct", help="Of two tracked objects that come to lie in one place, leave out the less sure."
+        ),
+    ] = False,
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
     frame: Annotated[
@@ -93,13 +99,14 @@ def segment(
         volume, input_path, model, config, image_size, grid.axis, ranges, channel=channel, window=window
     )
     settings |= {"prompts": _digest(objects), "direction": direction, "one_piece": one_piece}
+    settings |= {"distinct": distinct}
     output = Output.prepare(out, volume, settings, overwrite=overwrite, resume=resume)
 
     from sam2_core.build import load_model
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
     network = load_model(model, device=device, config=config, image_size=image_size)
-    predictor = SAM2VideoPredictor(network, one_piece=one_piece)
+    predictor = SAM2VideoPredictor(network, one_piece=one_piece, distinct=distinct)
     with output.session(resume, predictor, volume, config=config, axis=axis, channel=chosen, window=limits) as session:
         done, seconds = carry(session, output, lambda: objects, ranges, way)
         session.labels.set_names({i.id: i.name for i in session.objects if i.name})

@@ -4,13 +4,14 @@ What users call stands in `video_predictor`.
 """
 
 from collections import defaultdict
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_core.masks import fill_holes, keep_one_piece, suppress_overlap
-from sam2_core.model.sam2 import NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base
+from sam2_core.masks import fill_holes, find_duplicates, keep_one_piece, suppress_overlap
+from sam2_core.model.sam2 import NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base, Segmentation
 from sam2_core.predict.memory import MemoryPlan, plan_memory
 from sam2_core.predict.precision import Precision, inference
 from sam2_core.predict.results import FrameResult
@@ -18,6 +19,9 @@ from sam2_core.predict.video_state import ObjectTrack, VideoState
 
 EMBEDDINGS_KEPT = 4
 """Embedded frames that stay in memory, for clicks on a frame one has just seen."""
+
+ABSENT_SCORE = -10.0
+"""Object score (logit) of an object that gave way to another one."""
 
 
 class FrameTracker:
@@ -33,6 +37,7 @@ class FrameTracker:
         precision: Precision = "float32",
         batch_size: int = 16,
         one_piece: bool = False,
+        distinct: bool = False,
     ) -> None:
         self.model = model
         self.fill_hole_area = fill_hole_area
@@ -42,6 +47,7 @@ class FrameTracker:
         self.precision = precision
         self.batch_size = batch_size
         self.one_piece = one_piece
+        self.distinct = distinct
 
     @property
     def device(self) -> torch.device:
@@ -64,25 +70,53 @@ class FrameTracker:
                 # only objects with equally much to remember fit in one batch
                 groups[len(plan.frames), len(plan.pointers)].append((track, plan))
             track.directions[frame] = reverse
-        for group in groups.values():
-            for start in range(0, len(group), self.batch_size):
-                self._track_batch(state, frame, group[start : start + self.batch_size])
+        size = self.batch_size
+        batches = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+        answers = [self._segment_batch(state, frame, batch) for batch in batches]
+        tracks = [[track for track, _ in batch] for batch in batches]
+        if self.distinct:
+            answers = self._without_duplicates(state, frame, tracks, answers)
+        for batch, answer in zip(tracks, answers):
+            self._keep_batch(state, frame, batch, answer)
 
-    def _track_batch(self, state: VideoState, frame: int, batch: list[tuple[ObjectTrack, MemoryPlan]]) -> None:
+    def _segment_batch(
+        self, state: VideoState, frame: int, batch: list[tuple[ObjectTrack, MemoryPlan]]
+    ) -> Segmentation:
         tracks, plans = [track for track, _ in batch], [plan for _, plan in batch]
         embedding = self._embedding(state, frame)
         features = self.model.condition_on_memory(embedding, self._bank(state, tracks, plans))
         several = self.model.wants_multimask(False, 0)
         answer = self.model.segment(embedding, features, multimask_output=several)
-        # before it is remembered, else the next frame looks for the pieces again
-        masks = keep_one_piece(answer.masks.float()) if self.one_piece else answer.masks
-        high_res = self.model.upsample(masks)
+        return replace(answer, masks=keep_one_piece(answer.masks.float())) if self.one_piece else answer
+
+    def _without_duplicates(
+        self, state: VideoState, frame: int, tracks: list[list[ObjectTrack]], answers: list[Segmentation]
+    ) -> list[Segmentation]:
+        """The answers; those of objects that lie where a surer, prompted or locked one does say that there is none."""
+        given = [
+            track.prompted[frame].masks.to(self.device) for track in state.objects.values() if frame in track.prompted
+        ]
+        masks = torch.cat([*given, *(answer.masks.float() for answer in answers)])
+        locked = {id(state.objects[obj_id]) for obj_id in state.locked if obj_id in state.objects}
+        first = [True] * len(given) + [id(track) in locked for batch in tracks for track in batch]
+        absent = torch.from_numpy(find_duplicates(masks, first=first)[len(given) :]).to(self.device)
+        result = []
+        for answer, gone in zip(answers, absent.split([len(batch) for batch in tracks])):
+            # the pointer stays, so that the object is found again
+            masks = answer.masks.masked_fill(gone[:, None, None, None], NO_OBJECT_LOGIT)
+            score = answer.object_score_logits.masked_fill(gone[:, None], ABSENT_SCORE)
+            result.append(replace(answer, masks=masks, object_score_logits=score))
+        return result
+
+    def _keep_batch(self, state: VideoState, frame: int, tracks: list[ObjectTrack], answer: Segmentation) -> None:
+        embedding = self._embedding(state, frame)
+        high_res = self.model.upsample(answer.masks)
         memory = self.model.encode_memory(embedding, high_res, answer.object_score_logits, from_points=False)
         memory = memory.to(torch.bfloat16)
         for i, track in enumerate(tracks):
             one = slice(i, i + 1)
             track.tracked[frame] = self._result(
-                state, masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
+                state, answer.masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
             )
 
     def _prompted_features(self, state: VideoState, track: ObjectTrack, frame: int, first: bool) -> Tensor:

@@ -46,6 +46,9 @@ class SAM2VideoPredictor(FrameTracker):
     one_piece : bool
         On frames it is tracked to, an object keeps one connected piece, that with the largest sum of logits. For
         cells and nuclei in a plane; not for what may be cut or hidden in part, such as neurites.
+    distinct : bool
+        On frames they are tracked to, two objects do not lie in one place: of two masks that share more than half of
+        the smaller one, the less sure is left out, until its object is found again. Prompted and locked objects stay.
     """
 
     @classmethod

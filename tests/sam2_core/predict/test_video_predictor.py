@@ -484,6 +484,24 @@ class TestObjects:
         assert seen[1].masks[0, 0, 3, 3] == 3
         assert not torch.equal(seen[0].memory, seen[1].memory)
 
+    def test_of_two_objects_in_one_place_one_is_tracked(self, small_model, movie):
+        mask = np.zeros((40, 56), bool)
+        mask[10:30, 14:42] = True
+
+        def areas(locked, **options):
+            predictor = SAM2VideoPredictor(small_model, **options)
+            state = predictor.init_state(movie)
+            state.locked.update(locked)
+            for obj in (1, 2, 3):
+                predictor.add_new_mask(state, 0, obj, mask)
+            return [(m > 0).sum((1, 2, 3)).tolist() for m in track(predictor, state).values()]
+
+        together = areas(set())
+        assert min(together[1]) > 0
+        alone = areas({2}, distinct=True)
+        assert alone[0] == together[0]
+        assert alone[1] == [0, together[1][1], 0]
+
     def test_each_pixel_belongs_to_one_object_and_locked_ones_win(self, small_model, movie):
         predictor = SAM2VideoPredictor(small_model, non_overlap_masks=True)
         state = predictor.init_state(movie)
