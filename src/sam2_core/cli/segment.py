@@ -98,8 +98,7 @@ def segment(
     settings = options.run_settings(
         volume, input_path, model, config, image_size, grid.axis, ranges, channel=channel, window=window
     )
-    settings |= {"prompts": _digest(objects), "direction": direction, "one_piece": one_piece}
-    settings |= {"distinct": distinct}
+    settings |= {"prompts": _digest(objects), "direction": direction, "one_piece": one_piece, "distinct": distinct}
     output = Output.prepare(out, volume, settings, overwrite=overwrite, resume=resume)
 
     from sam2_core.build import load_model

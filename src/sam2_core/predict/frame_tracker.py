@@ -4,6 +4,7 @@ What users call stands in `video_predictor`.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -72,10 +73,11 @@ class FrameTracker:
             track.directions[frame] = reverse
         size = self.batch_size
         batches = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
-        answers = [self._segment_batch(state, frame, batch) for batch in batches]
+        # lazily: unless objects are compared, the answers of one batch at a time are in memory
+        answers: Iterable[Segmentation] = (self._segment_batch(state, frame, batch) for batch in batches)
         tracks = [[track for track, _ in batch] for batch in batches]
         if self.distinct:
-            answers = self._without_duplicates(state, frame, tracks, answers)
+            answers = self._without_duplicates(state, frame, tracks, list(answers))
         for batch, answer in zip(tracks, answers):
             self._keep_batch(state, frame, batch, answer)
 
