@@ -59,8 +59,9 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
     known : Tensor
         (M,) bool, objects whose mask on this frame is known.
     """
-    size = truth.shape[-2:]
-    target = truth[:, None].float()
+    # at half of the input's resolution, twice that of the logits: the finest would cost four times as much
+    target = F.avg_pool2d(truth[:, None].float(), 2)
+    size = target.shape[-2:]
     with torch.no_grad():
         candidates = F.interpolate(answer.multimasks.float(), size, mode="bilinear", align_corners=False)
         overlap = actual_iou(candidates, target)
@@ -105,6 +106,6 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 @torch.no_grad()
 def actual_iou(logits: Tensor, target: Tensor) -> Tensor:
     """IoU of thresholded logits with a 0/1 target over the last two axes."""
-    mask, truth = (logits > 0).float(), (target > 0).float()
+    mask, truth = (logits > 0).float(), (target >= 0.5).float()
     both = (mask * truth).sum(dim=(-2, -1))
     return both / (mask.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) - both).clamp(min=1)

@@ -1,9 +1,11 @@
 """SAM 2 on a clip with a simulated user: prompts, corrections, memory in between (Ravi et al. 2024, app. D.2)."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding, MemoryBank, SAM2Base, Segmentation
 from sam2_core.predict.memory import plan_memory
@@ -190,7 +192,8 @@ class SAM2Train(nn.Module):
     ) -> Segmentation:
         count = 0 if points is None else points[1].shape[1]
         several = self.model.wants_multimask(first, count)
-        return self.model.segment(own, context, points, previous, several)
+        with cheap_attention(context.device):
+            return self.model.segment(own, context, points, previous, several)
 
     def _remember(
         self,
@@ -226,6 +229,11 @@ class SAM2Train(nn.Module):
             return set()
         count = int(torch.randint(limit + 1, ()))
         return set((torch.randperm(length - 1)[:count] + 1).tolist())
+
+
+def cheap_attention(device: torch.device) -> AbstractContextManager[None]:
+    """For the mask decoder, whose few tokens make the flash kernel's backward pass on a CPU half of its time."""
+    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
 
 
 def _per_object(embedding: ImageEmbedding, index: Tensor) -> ImageEmbedding:
