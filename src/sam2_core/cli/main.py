@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "auto": ("sam2_core.cli.auto", "auto", "Segment everything in an image or volume, without prompts."),
     "info": ("sam2_core.cli.info", "info", "Show what a file holds: axes, size, scale, channels, levels."),
     "export": ("sam2_core.cli.export", "export", "Write labels as TIFF, NIfTI, COCO JSON or CTC."),
+    "labels": ("sam2_core.cli.labels", "app", "Gather labelled images for training, and look after them."),
     "demo": ("sam2_core.cli.demo", "demo", "Track nuclei through a real time-lapse and show the picture."),
     "models": ("sam2_core.cli.models", "app", "List, download and verify checkpoints."),
 }

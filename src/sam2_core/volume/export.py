@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from sam2_core.errors import InputError, MissingDependencyError
 from sam2_core.volume.files import replacing
 from sam2_core.volume.labels import LabelVolume
-from sam2_core.volume.planes import PlaneSource
+from sam2_core.volume.planes import plane_positions, raw_planes
 
 _UINT16 = 2**16 - 1
 _CTC_FILE = re.compile(r"(mask|man_track)\d+\.tif|(res|man)_track\.txt")
@@ -48,7 +48,7 @@ def export_tiff(labels: LabelVolume, out: Path, *, overwrite: bool = False) -> N
         replacing(out, overwrite=overwrite) as partial,
         tifffile.TiffWriter(partial, ome=True, bigtiff=size > 2**32 - 2**25) as tif,
     ):
-        planes = (plane.astype(dtype) for _, plane in _planes(labels))
+        planes = (plane.astype(dtype) for _, plane in raw_planes(labels.volume))
         tif.write(
             planes, shape=labels.shape, dtype=dtype, compression="zlib", photometric="minisblack", metadata=metadata
         )
@@ -91,7 +91,7 @@ def export_nifti(labels: LabelVolume, out: Path, *, overwrite: bool = False) -> 
     with replacing(out, overwrite=overwrite) as partial, _open_nifti(partial, out) as stream:
         header.write_to(stream)  # with the four bytes that say "no extension"
         # a plane (y, x) in C order is x fastest, and planes follow in z, then t: NIfTI's own order
-        for _, plane in _planes(labels):
+        for _, plane in raw_planes(labels.volume):
             stream.write(np.ascontiguousarray(plane.astype(header.get_data_dtype())).data)
 
 
@@ -119,12 +119,12 @@ def export_coco(labels: LabelVolume, out: Path, *, overwrite: bool = False, axis
     count = 0
     with replacing(out, overwrite=overwrite) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write('{"info": {"description": ' + json.dumps(f"labels of {labels.path.name}") + '},\n"images": [')
-        for n, where in enumerate(_positions(labels, axis)):
+        for n, where in enumerate(plane_positions(labels.volume, axis)):
             name = "_".join(f"{a}{i:04d}" for a, i in where.items()) or "image"
             image = {"id": n + 1, "file_name": f"{name}.png", "width": width, "height": height, "position": where}
             stream.write(("," if n else "") + "\n" + json.dumps(image))
         stream.write('],\n"annotations": [')
-        for n, (_, plane) in enumerate(_planes(labels, axis)):
+        for n, (_, plane) in enumerate(raw_planes(labels.volume, axis)):
             for i in _present(plane):
                 mask = coco.encode(np.asfortranarray(plane == i, np.uint8))
                 category = categories.setdefault(labels.names.get(i, "object"), len(categories) + 1)
@@ -174,7 +174,7 @@ def export_ctc(labels: LabelVolume, out: Path, *, overwrite: bool = False, truth
     depth = v.size("z")
     with replacing(out, overwrite=overwrite) as partial:
         partial.mkdir()
-        planes = _planes(labels)
+        planes = raw_planes(labels.volume)
         for t in range(v.size("t")):
             renamed = {r.label: r.id for r in tracks if r.first <= t <= r.last}
             stack = (_rename(plane, renamed) for _, plane in (next(planes) for _ in range(depth)))
@@ -204,7 +204,7 @@ def _tracks(labels: LabelVolume) -> list[_Track]:
     """Runs of every label in time; those after a gap get ids above all others."""
     running: dict[int, _Track] = {}
     tracks: list[_Track] = []
-    for where, plane in _planes(labels):
+    for where, plane in raw_planes(labels.volume):
         t = where["t"]
         for i in _present(plane):
             track = running.get(i)
@@ -229,26 +229,6 @@ def _rename(plane: np.ndarray, names: dict[int, int]) -> np.ndarray:
         if label != new:
             out[plane == label] = new
     return out
-
-
-def _planes(labels: LabelVolume, axis: str | None = None) -> Iterator[tuple[dict[str, int], np.ndarray]]:
-    """Every plane with its position, in the order t, z (or across `axis`), a chunk read once."""
-    v = labels.volume
-    axis = axis or v.default_axis()
-    source: PlaneSource | None = None
-    for where in _positions(labels, axis):
-        fixed = {a: i for a, i in where.items() if a != axis}
-        if source is None or source.fixed != fixed:
-            source = PlaneSource(v, axis, fixed=fixed, window=(0.0, 1.0))
-        yield where, source.raw(where.get(axis or "", 0))[..., 0]
-
-
-def _positions(labels: LabelVolume, axis: str | None) -> Iterator[dict[str, int]]:
-    v = labels.volume
-    axes = [a for a in labels.axes if a not in v.plane_axes(axis)]
-    ordered = [a for a in axes if a != axis] + [a for a in axes if a == axis]
-    for at in np.ndindex(*(v.size(a) for a in ordered)):
-        yield dict(zip(ordered, map(int, at)))
 
 
 def _present(plane: np.ndarray) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -152,3 +152,25 @@ class PlaneSource:
         parts = -(-self._chunk // max(1, cache_bytes // (2 * plane)))
         self._depth = -(-self._chunk // parts)
         self._slabs = int(np.clip(cache_bytes // (plane * self._depth), 1, _SLABS))
+
+
+def raw_planes(volume: Volume, axis: str | None = None) -> Iterator[tuple[dict[str, int], np.ndarray]]:
+    """Every plane as it is stored, (h, w), with its position, in the order t, z (or across `axis`); a chunk read once.
+
+    For volumes without channels, such as labels; of others it gives the first.
+    """
+    axis = axis or volume.default_axis()
+    source: PlaneSource | None = None
+    for where in plane_positions(volume, axis):
+        fixed = {a: i for a, i in where.items() if a != axis}
+        if source is None or source.fixed != fixed:
+            source = PlaneSource(volume, axis, fixed=fixed, window=(0.0, 1.0))
+        yield where, source.raw(where.get(axis or "", 0))[..., 0]
+
+
+def plane_positions(volume: Volume, axis: str | None) -> Iterator[dict[str, int]]:
+    """The position of every plane across `axis` along the axes that are not in it, `axis` running fastest."""
+    axes = [a for a in volume.axes if a not in volume.plane_axes(axis) + "c"]
+    ordered = [a for a in axes if a != axis] + [a for a in axes if a == axis]
+    for at in np.ndindex(*(volume.size(a) for a in ordered)):
+        yield dict(zip(ordered, map(int, at)))
