@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,27 @@ HELP = """Gather labelled images in a label store, and look after it.
 A store is a folder, on this machine or a shared disk; any number of people and programs may write into it at once.
 An item is an image with its labels. Adding an image again makes a new version of its item; old versions stay.
 """
+
+
+class Import(StrEnum):
+    """Collections that can be read."""
+
+    pairs = "pairs"
+    davis = "davis"
+    ctc = "ctc"
+    coco = "coco"
+    sa1b = "sa1b"
+    sav = "sav"
+    label_studio = "label-studio"
+
+
+class Export(StrEnum):
+    """Collections that can be written."""
+
+    pairs = "pairs"
+    davis = "davis"
+    coco = "coco"
+
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
@@ -90,6 +112,103 @@ def add(
             progress=progress,
         )
     typer.echo(f"{added.item} version {added.version}: {added.record.coverage.summary()}")
+
+
+@app.command("import")
+def import_items(
+    store: Annotated[Path, typer.Option(help="Folder of the store; made if it is not there.")],
+    source: Annotated[Path, typer.Argument(help="The collection: its folder or its JSON file.", metavar="SOURCE")],
+    kind: Annotated[Import, typer.Option("--from", help="What the collection is.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the images, if not that of the labels.")] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Not everything is labelled: what is not is unknown, no background.")
+    ] = False,
+    group: Annotated[str | None, typer.Option(help="Group of all items that come in.")] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of referring to them.")] = False,
+    author: Annotated[str | None, typer.Option(help="Who made the labels.")] = None,
+) -> None:
+    """Add all labelled images of another collection.
+
+    What is in the store already, unchanged, is passed over, so an import that broke off can be run again.
+
+    \b
+      pairs         SOURCE/NAME.png and the image of that name in --images
+      davis         JPEGImages/ and Annotations/, MOSE too
+      ctc           01/ and 01_GT/ or 01_ST/
+      coco          instances.json
+      sa1b          sa_*.jpg and sa_*.json
+      sav           sav_*.mp4 and sav_*_manual.json
+      label-studio  JSON export: brush, bitmask, polygon, rectangle
+    """
+    from tqdm import tqdm
+
+    from sam2_core.labelstore import LabelStore, Provenance
+    from sam2_core.labelstore.coverage import PlaneState
+    from sam2_core.labelstore.formats import reader
+
+    source = source.expanduser()
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    opened: LabelStore | None = None
+    count = 0
+    for item in tqdm(reader(kind.value)(source, images), unit="item", desc="importing", disable=None, leave=False):
+        opened = opened or LabelStore.create(store)
+        opened.add(
+            item.image,
+            item.labels,
+            item=item.item,
+            axes=item.axes,
+            coverage=PlaneState.partial if partial and item.coverage == PlaneState.complete else item.coverage,
+            objects=item.objects,
+            group=group or item.group,
+            provenance=Provenance(author=author, status="imported", source=f"{kind.value}: {source}"),
+            copy_image=copy,
+            if_changed=True,
+        )
+        count += 1
+    if not count:
+        raise InputError(f"{source} holds no labelled images")
+    typer.echo(f"{count} item{'s' if count != 1 else ''} of {source}")
+
+
+@app.command("export")
+def export_items(
+    store: Store,
+    to: Annotated[Export, typer.Option(help="What to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new, or empty.")],
+    snapshot: Annotated[str | None, typer.Option(help="Items of a snapshot; by default the newest of each.")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="These items alone; may be given several times.")] = None,
+) -> None:
+    """Write items as another kind of collection.
+
+    \b
+      pairs  images/ITEM.* and labels/ITEM.tif
+      davis  JPEGImages/ and Annotations/, one video an item
+      coco   ITEM.json and its planes as ITEM/*.png
+    """
+    from tqdm import tqdm
+
+    from sam2_core.labelstore import LabelStore
+    from sam2_core.labelstore.formats import writer
+    from sam2_core.volume.files import replacing
+
+    opened = LabelStore(store)
+    versions = opened.items() if snapshot is None else [v for v, _ in opened.open_snapshot(snapshot)]
+    if item:
+        known = {v.item: v for v in versions}
+        if missing := [name for name in item if name not in known]:
+            raise InputError(f"{store} has no item {missing[0]}: sam2 labels list shows what there is")
+        versions = [known[name] for name in item]
+    if not versions:
+        raise InputError(f"{store} holds no items: there is nothing to export")
+    out = out.expanduser()
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    with replacing(out) as partial:
+        partial.mkdir()
+        for version in tqdm(versions, unit="item", desc="exporting", disable=None, leave=False):
+            writer(to.value)(version, partial)
+    typer.echo(f"{len(versions)} item{'s' if len(versions) != 1 else ''} in {out}")
 
 
 @app.command("list")

@@ -49,6 +49,7 @@ from sam2_core.volume.volume import Volume
 _MARKER = {"format": "sam2-labelstore", "version": 1}
 _LABELS = "labels.zarr"
 _RECORD = "item.json"
+_CONTENT = ("image", "labels_sha256", "plane_states", "objects", "group")
 
 Progress = Callable[[int, int], None]
 """Called with the planes that are written and their number."""
@@ -184,6 +185,7 @@ class LabelStore:
         group: str | None = None,
         provenance: Provenance | None = None,
         copy_image: bool = False,
+        if_changed: bool = False,
         progress: Progress | None = None,
     ) -> ItemVersion:
         """Add a labelled image: a new item, or a new version of the item of that name.
@@ -210,6 +212,8 @@ class LabelStore:
             What must not be split between training and validation: a patient, a plate, a movie.
         provenance : Provenance, optional
         copy_image : bool
+        if_changed : bool
+            Make no new version if the newest has the same image, labels, coverage, objects and group; it is returned.
         progress : callable, optional
 
         Raises
@@ -248,6 +252,10 @@ class LabelStore:
             }  # fmt: skip
             home = self.path / "items" / item
             number = (versions(home) or [0])[-1]
+            if if_changed and number:
+                newest = ItemVersion(home / version_name(number))
+                if all(getattr(newest.record, name) == fields[name] for name in _CONTENT):
+                    return newest
             while True:
                 number += 1
                 record = ItemRecord(version=number, **fields)

@@ -1,0 +1,135 @@
+"""What every reader gives, and what several of them need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2_core.errors import InputError
+from sam2_core.labelstore.coverage import Coverage, PlaneState
+from sam2_core.labelstore.records import LabelledThing
+from sam2_core.masks import rle_to_mask
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """A labelled image of another collection, as `LabelStore.add` takes it.
+
+    Attributes
+    ----------
+    item : str
+        Name it should have in the store.
+    image : Path
+    labels : path or array
+        Object ids; may be a lazy array.
+    axes : str, optional
+        Of the image, and of the labels.
+    coverage : Coverage or PlaneState
+    objects : dict of int to LabelledThing
+    group : str, optional
+    """
+
+    item: str
+    image: Path
+    labels: Any
+    axes: str | None = None
+    coverage: Coverage | PlaneState = PlaneState.complete
+    objects: dict[int, LabelledThing] = field(default_factory=dict)
+    group: str | None = None
+
+
+def stack_planes(read: Callable[[int], np.ndarray], count: int, size: tuple[int, int]) -> Any:
+    """A lazy uint32 array (count, *size) of the planes that `read` gives by number."""
+    import dask
+    import dask.array as da
+
+    planes = [da.from_delayed(dask.delayed(read)(i), size, np.uint32) for i in range(count)]
+    return da.stack(planes)
+
+
+def paint_rles(rles: Iterable[tuple[int, dict[str, Any]]], size: tuple[int, int]) -> np.ndarray:
+    """Ids (H, W), uint32, of COCO run-length codes; where objects overlap, the later ones win."""
+    plane = np.zeros(size, np.uint32)
+    for number, rle in rles:
+        mask = rle_to_mask(rle)
+        if mask.shape != size:
+            raise InputError(f"a mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
+        plane[mask] = number
+    return plane
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, by name.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+    if not files:
+        raise InputError(f"there are no images in {folder}")
+    return files
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Ids (H, W) of a label image; of one with a palette, the indices.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or has colours instead of ids.
+    """
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile
+
+            ids = tifffile.imread(path)
+        else:
+            from PIL import Image
+
+            with Image.open(path) as image:
+                ids = np.asarray(image)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the labels {path} cannot be read ({error})") from None
+    if ids.ndim != 2 or ids.dtype.kind not in "uib":
+        raise InputError(f"{path} holds {ids.dtype} {ids.shape}: labels are one integer a pixel")
+    return ids.astype(np.uint32)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file."""
+    from sam2_core.volume.open import open_volume
+
+    volume = open_volume(path)
+    return volume.size("y"), volume.size("x")
+
+
+def as_picture(frame: np.ndarray) -> np.ndarray:
+    """A frame of a `PlaneSource`, float32 in [0, 1] or uint8, as uint8."""
+    return frame if frame.dtype == np.uint8 else np.rint(frame * 255).astype(np.uint8)
+
+
+def read_json(path: Path) -> Any:
+    """Decoded JSON.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None

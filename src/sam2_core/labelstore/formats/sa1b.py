@@ -1,0 +1,45 @@
+"""SA-1B: sa_1.jpg beside sa_1.json, masks of anything as run-length codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sam2_core.errors import InputError
+from sam2_core.labelstore.coverage import PlaneState
+from sam2_core.labelstore.formats.incoming import Incoming, paint_rles, read_json
+
+
+def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
+    """The images of a folder; their masks are not all there is in them, so the rest is unknown.
+
+    A mask within another lies above it.
+
+    Raises
+    ------
+    InputError
+        There are no such files, or one is damaged.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"there are no JSON files in {path}")
+    for file in files:
+        data = read_json(file)
+        try:
+            entry, annotations = data["image"], data["annotations"]
+            size = (int(entry["height"]), int(entry["width"]))
+            codes = sorted((a["segmentation"] for a in annotations), key=_area, reverse=True)
+            image = (images or file.parent) / entry["file_name"]
+        except (KeyError, TypeError):
+            raise InputError(f"{file} is no SA-1B file: it has no image and annotations") from None
+        if not image.is_file():
+            raise InputError(f"the image {image} does not exist: give the folder of the images with --images")
+        yield Incoming(file.stem, image, paint_rles(enumerate(codes, 1), size), coverage=PlaneState.partial)
+
+
+def _area(rle: dict) -> int:
+    from pycocotools import mask as coco
+
+    from sam2_core.masks import compress_rle
+
+    return int(coco.area(compress_rle(rle)))
