@@ -93,6 +93,10 @@ class TrainSettings:
     prompts: PromptSettings = field(default_factory=PromptSettings)
     losses: LossWeights = field(default_factory=LossWeights)
 
+    def __post_init__(self) -> None:
+        if not self.losses.neighbours and any(not phase.prompted for phase in self.phases):
+            raise ValueError("a phase with prompted: false learns nothing while losses: neighbours is 0")
+
     @property
     def total_steps(self) -> int:
         """Steps of all phases."""

@@ -122,3 +122,12 @@ def test_shipped_configs_are_valid_and_wrong_ones_are_named(tmp_path: Path) -> N
         load_settings(wrong)
     with pytest.raises(InputError, match="cannot read"):
         load_settings(tmp_path / "missing.yaml")
+
+
+def test_a_phase_that_learns_nothing(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "model: nano/cells-nano.yaml\nphases: [{steps: 1, image_size: 64, lr: 1.0e-4, final_lr: 0, prompted: false}]\n"
+    )
+    with pytest.raises(InputError, match="learns nothing"):
+        load_settings(config)

@@ -96,8 +96,11 @@ def draw_frame(
     here = {object_id: path for object_id, path in tracks.items() if frame in path}
     outlines = [(line, colour_of(i)) for i in here for line in _outlines(labels[frame] == i)]
     axes.add_collection(LineCollection([o for o, _ in outlines], colors=[c for _, c in outlines], linewidths=1.5))
-    trails = [np.array([path[f] for f in sorted(path) if f <= frame]) for path in here.values()]
-    axes.add_collection(LineCollection(trails, colors=[(*colour_of(i), 0.75) for i in here], linewidths=1.0))
+    # no line over frames on which the object was not seen
+    steps = {i: [(p[f - 1], p[f]) for f in sorted(p) if f <= frame and f - 1 in p] for i, p in here.items()}
+    colours = [(*colour_of(i), 0.75) for i, lines in steps.items() for _ in lines]
+    trails = [line for lines in steps.values() for line in lines]
+    axes.add_collection(LineCollection(trails, colors=colours, linewidths=1.0, capstyle="round"))
     for object_id, path in here.items() if numbers else ():
         outline = [withStroke(linewidth=1.4, foreground="black")]
         centred: dict[str, Any] = {"ha": "center", "va": "center", "clip_on": True, "path_effects": outline}

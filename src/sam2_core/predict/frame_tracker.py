@@ -89,7 +89,8 @@ class FrameTracker:
         features = self.model.condition_on_memory(embedding, self._bank(state, tracks, plans))
         several = self.model.wants_multimask(False, 0)
         answer = self.model.segment(embedding, features, multimask_output=several)
-        return replace(answer, masks=keep_one_piece(answer.masks.float())) if self.one_piece else answer
+        masks = keep_one_piece(answer.masks.float()) if self.one_piece else answer.masks
+        return replace(answer, masks=masks, multimasks=masks)  # candidates that were not chosen need no memory
 
     def _without_duplicates(
         self, state: VideoState, frame: int, tracks: list[list[ObjectTrack]], answers: list[Segmentation]
