@@ -81,7 +81,7 @@ def image_tasks(sequences: Iterable[Sequence], limit: int = 100, seed: int = 0) 
         labelled = np.flatnonzero(sequence.labelled)
         count = min(len(labelled), PLANES_PER_SEQUENCE)
         for t in labelled[np.rint(np.linspace(0, len(labelled) - 1, count)).astype(int)]:
-            areas = np.bincount(sequence.labels[t].ravel())
+            areas = np.bincount(np.asarray(sequence.labels[t]).ravel())
             areas[0] = 0
             ids = rng.permutation(np.flatnonzero(areas >= MIN_AREA))
             by_set[sequence.set].append([(sequence, int(t), int(i)) for i in ids])
@@ -110,11 +110,11 @@ def propagation_tasks(
         for start in sorted(beginnings, key=lambda s: (-len(beginnings[s]), s))[:starts]:
             span = slice(start, start + PLANES_FORWARD + 1)
             ids = beginnings[start][:objects]
-            labels = sequence.labels[span]
+            labels = np.asarray(sequence.labels[span])
             masks = np.stack([labels == i for i in ids])
             tasks.append(
                 PropagationTask(
-                    title, f"{sequence.name}:{start}", sequence.frames[span], masks, sequence.labelled[span]
+                    title, f"{sequence.name}:{start}", np.asarray(sequence.frames[span]), masks, sequence.labelled[span]
                 )
             )
     return tasks
@@ -171,7 +171,8 @@ _Candidate = tuple[Sequence, int, int]  # and the plane, and the object's label
 
 
 def _image_task(sequence: Sequence, t: int, label: int) -> ImageTask:
-    return ImageTask(sequence.set, f"{sequence.name}:{t}", sequence.frames[t], sequence.labels[t] == label)
+    image, labels = np.asarray(sequence.frames[t]), np.asarray(sequence.labels[t])
+    return ImageTask(sequence.set, f"{sequence.name}:{t}", image, labels == label)
 
 
 def _round_robin(images: list[list[_Candidate]], limit: int) -> list[_Candidate]:
@@ -187,7 +188,7 @@ def _round_robin(images: list[list[_Candidate]], limit: int) -> list[_Candidate]
 def _beginnings(sequence: Sequence) -> dict[int, list[int]]:
     """The plane each object begins on, with the objects that begin there, largest first."""
     n = int(sequence.labels.max())
-    areas = np.stack([np.bincount(plane.ravel(), minlength=n + 1) for plane in sequence.labels])
+    areas = np.stack([np.bincount(np.asarray(plane).ravel(), minlength=n + 1) for plane in sequence.labels])
     beginnings: dict[int, list[int]] = defaultdict(list)
     for i in np.argsort(-areas.sum(0)):
         area = areas[:, i]

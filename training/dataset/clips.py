@@ -129,7 +129,7 @@ class ClipDataset(Dataset[Clip]):
         self.seed = seed
         by_set: dict[str, list[Sequence]] = defaultdict(list)
         for sequence in sequences:
-            if sequence.labels.any():
+            if bool(sequence.labels.any()):
                 by_set[sequence.set].append(sequence)
         if not by_set:
             raise ValueError("there are no labelled objects to train on")
@@ -159,8 +159,8 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
     planes = _draw_planes(sequence, axis, options.frames, rng)
     if planes is None:
         return None
-    frames = np.moveaxis(sequence.frames, axis, 0)[planes]
-    labels = np.moveaxis(sequence.labels, axis, 0)[planes]
+    frames = np.asarray(np.moveaxis(sequence.frames, axis, 0)[planes])
+    labels = np.asarray(np.moveaxis(sequence.labels, axis, 0)[planes])
     valid = sequence.labelled[planes] if axis == 0 else np.full(len(planes), True)
 
     view = views.draw_view(labels[0], options.size, options.whole_view, options.augment, rng)

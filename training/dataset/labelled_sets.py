@@ -28,9 +28,9 @@ class Sequence:
     ----------
     set, name : str
         The labelled set, and the sequence within it.
-    frames : numpy.ndarray
+    frames : numpy.ndarray or dask.array.Array
         uint8, (T, H, W) or (T, H, W, 3), after one intensity window for the whole sequence.
-    labels : numpy.ndarray
+    labels : numpy.ndarray or dask.array.Array
         int32, (T, H, W); 0 is no object, ids are 1..n without holes.
     labelled : numpy.ndarray
         bool, (T,): frames whose labels are known. Where False, labels are 0 and mean nothing.
