@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import dask
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -59,4 +60,10 @@ def batch_loader(batches: StepBatches, first_step: int, workers: int) -> DataLoa
         sampler=range(first_step, len(batches)),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_begin_worker,
     )
+
+
+def _begin_worker(_: int) -> None:
+    # a forked process has the thread pool of its parent, but none of its threads
+    dask.config.set(scheduler="synchronous")

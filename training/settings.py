@@ -72,6 +72,8 @@ class TrainSettings:
         Config of the model (see `sam2_core.configs.find_config`).
     start_from : str, optional
         Checkpoint whose weights the run starts from; random weights without one.
+    trainable : list of str
+        Patterns (as in a shell) of the names of the parameters that learn, as the checkpoint has them; all by default.
     ema : float
         Decay of the average of the weights, which is what is kept; 0 for none.
     precision : str
@@ -84,6 +86,7 @@ class TrainSettings:
     phases: list[Phase]
     seed: int = 0
     start_from: str | None = None
+    trainable: list[str] = field(default_factory=lambda: ["*"])
     ema: float = 0.999
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     save_every: int = 250

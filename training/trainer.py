@@ -1,9 +1,13 @@
 """The training loop: steps, weight average, logs, checkpoints from which a run goes on exactly."""
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean
 
@@ -15,6 +19,7 @@ from tqdm import tqdm
 
 from sam2_core.build import build_model
 from sam2_core.configs import load_config
+from sam2_core.errors import InputError
 from sam2_core.model.sam2 import SAM2Base
 from training.batches import StepBatches, batch_loader
 from training.dataset.labelled_sets import Sequence as LabelledSequence
@@ -59,6 +64,7 @@ class Trainer:
             from sam2_core.weights.checkpoints import load_state_dict
 
             base.load_state_dict(load_state_dict(settings.start_from))
+        set_trainable(base, settings.trainable)
         training_model = SAM2Train(base, settings.prompts, settings.losses)
         self.model, *self.optimizers = fabric.setup(
             training_model, *build_optimizers(training_model, settings.optimizer)
@@ -81,7 +87,7 @@ class Trainer:
         started = time.monotonic()
         recent: list[dict[str, float]] = []
         progress = tqdm(loader, initial=self.step, total=self.settings.total_steps, unit="step", mininterval=5)
-        with progress:
+        with progress, finish_step_on_interrupt() as interrupted:
             for batch in progress:
                 result = self._train_step(batch.to(self.fabric.device))
                 self.step += 1
@@ -97,6 +103,8 @@ class Trainer:
                     self.save()
                 if self.step % self.settings.validate_every == 0:
                     self._validate(writer)
+                if interrupted.is_set():
+                    break
         self.save()
         writer.close()
 
@@ -135,7 +143,7 @@ class Trainer:
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
         base = self.model.module.model
         set_input_size(base, phase.image_size)
-        base.image_encoder.requires_grad_(phase.trunk_lr > 0)
+        set_trainable(base, self.settings.trainable, trunk=phase.trunk_lr > 0)
         self.model.train()
         self.model.module.corrections = phase.corrections
         self.model.module.prompted = phase.prompted
@@ -162,6 +170,44 @@ class Trainer:
         for name, value in self.validate(model).items():
             writer.add_scalar(f"validation/{name}", value, self.step)
             tqdm.write(f"step {self.step}: {name} {value:.3f}")
+
+
+def set_trainable(model: SAM2Base, patterns: Sequence[str], trunk: bool = True) -> None:
+    """Let the parameters whose names fit one of the patterns learn; those of the image encoder only with `trunk`.
+
+    Raises
+    ------
+    InputError
+        No name fits.
+    """
+    chosen = 0
+    for name, parameter in model.named_parameters():
+        fits = any(fnmatchcase(name, pattern) for pattern in patterns)
+        chosen += fits
+        parameter.requires_grad_(fits and (trunk or not name.startswith("image_encoder.")))
+    if not chosen:
+        raise InputError(f"trainable: no parameter of the model is called {' or '.join(patterns)}")
+
+
+@contextmanager
+def finish_step_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; a second one interrupts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        tqdm.write("finishing the step; press Ctrl-C again to stop at once")
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def set_input_size(model: SAM2Base, image_size: int) -> None:

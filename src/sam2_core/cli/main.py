@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("sam2_core.cli.export", "export", "Write labels as TIFF, NIfTI, COCO JSON or CTC."),
     "labels": ("sam2_core.cli.labels", "app", "Gather labelled images for training, and look after them."),
     "demo": ("sam2_core.cli.demo", "demo", "Track nuclei through a real time-lapse and show the picture."),
+    "finetune": ("sam2_core.cli.finetune", "finetune", "Train a model on a label store."),
     "models": ("sam2_core.cli.models", "app", "List, download and verify checkpoints."),
 }
 

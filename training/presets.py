@@ -1,0 +1,46 @@
+"""What `sam2 finetune` trains: named choices of parameters and learning rates."""
+
+from dataclasses import dataclass
+
+_HEADS = (
+    "sam_mask_decoder.output_hypernetworks_mlps.*",
+    "sam_mask_decoder.output_upscaling.*",
+    "sam_mask_decoder.conv_s?.*",
+    "sam_mask_decoder.iou_prediction_head.*",
+    "sam_mask_decoder.pred_obj_score_head.*",
+    "sam_mask_decoder.*token*.weight",
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A way to fine-tune.
+
+    Attributes
+    ----------
+    summary : str
+        One line for people.
+    trainable : tuple of str
+        Patterns of parameter names.
+    lr : float
+        Highest learning rate.
+    trunk_lr : float
+        Part of it for the image encoder.
+    """
+
+    summary: str
+    trainable: tuple[str, ...]
+    lr: float
+    trunk_lr: float
+
+
+PRESETS = {
+    "head": Preset("the layers that make masks and scores of the decoder's tokens", _HEADS, 3e-4, 0.0),
+    "decoder": Preset(
+        "mask decoder and prompt encoder; the image encoder, frozen, costs no gradients",
+        ("sam_mask_decoder.*", "sam_prompt_encoder.*"),
+        2e-4,
+        0.0,
+    ),
+    "full": Preset("everything", ("*",), 1e-4, 0.3),
+}
