@@ -22,6 +22,7 @@ import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.metrics import iou
+from sam2_core.volume.files import write_json
 from training.dataset.labelled_sets import SET_NAMES, Sequence
 from training.dataset.splits import load_part
 from training.tasks import (
@@ -84,9 +85,7 @@ def run(options: argparse.Namespace) -> None:
         "seconds": round(time.perf_counter() - begin),
         "sets": summarise(scores, classical, planes),
     }
-    part = options.out.with_suffix(".part")
-    part.write_text(json.dumps(report, indent=1))
-    part.replace(options.out)
+    write_json(options.out, report)
     print(markdown(report["sets"]))
 
 

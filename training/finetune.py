@@ -22,7 +22,7 @@ from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.records import now
 from sam2_core.labelstore.snapshots import read_snapshot
 from sam2_core.model.sam2 import SAM2Base
-from sam2_core.volume.files import disk_errors
+from sam2_core.volume.files import disk_errors, write_json
 from sam2_core.weights.checkpoints import config_for, load_state_dict, resolve, save_safetensors
 from training.dataset.label_store import load_store
 from training.dataset.labelled_sets import Sequence
@@ -113,7 +113,7 @@ def finetune(
     if before is None:
         say("measuring the model as it is")
         before = measure(load_model(options.start, options.device), validation, options.limit)
-        _write_json(out / RUN, {**kept, "before": before})
+        write_json(out / RUN, {**kept, "before": before})
     accelerator = "auto" if options.device == "auto" else options.device
     fabric = Fabric(accelerator=accelerator, devices=1, precision=settings.precision)
     trainer = Trainer(settings, out, fabric)
@@ -127,7 +127,7 @@ def finetune(
     save_safetensors(weights, temporary, {"config": text})
     say("measuring the new model")
     after = measure(load_model(temporary, options.device), validation, options.limit)
-    _write_json(out / METRICS, {"before": before, "after": after})
+    write_json(out / METRICS, {"before": before, "after": after})
     (out / CARD).write_text(_card(options, store, snapshot, settings, before, after), encoding="utf-8")
     os.replace(temporary, out / MODEL)  # last, so that where there is a model there is all of it
     return FinetuneResult(out / MODEL, before, after)
@@ -220,7 +220,7 @@ def _begin(options: FinetuneOptions, store: LabelStore, out: Path, resume: bool)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         kept = {"options": chosen, "snapshot": snapshot}
-        _write_json(out / RUN, kept)
+        write_json(out / RUN, kept)
     return kept
 
 
@@ -271,9 +271,3 @@ def _card(
             "",
         ]
     )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)

@@ -6,7 +6,6 @@ The JSON file holds, for each set and prompt, the mean score of every method; ``
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sam2_core.metrics import iou
+from sam2_core.volume.files import write_json
 from training.classical.boxes import BOX_METHODS
 from training.classical.clicks import ClickMethods
 from training.classical.regions import to_grey
@@ -94,9 +94,7 @@ def write(path: Path, scores: Scores, limit: int) -> None:
         }
         for set_name, prompts in scores.items()
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"limit": limit, "sets": means}, indent=1))
-    part.replace(path)
+    write_json(path, {"limit": limit, "sets": means})
 
 
 if __name__ == "__main__":

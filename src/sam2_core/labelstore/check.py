@@ -86,12 +86,12 @@ def _check_item(version: ItemVersion, checksums: bool) -> Iterator[tuple[str, st
 
 def _check_labels(version: ItemVersion, image: Volume | None) -> Iterator[tuple[str, str]]:
     labels = version.open_labels().volume
-    seen: dict[int, list[int]] = defaultdict(list)
+    seen: set[int] = set()
     crowded: tuple[int, dict[str, int], np.ndarray] | None = None
-    for number, (where, plane) in enumerate(raw_planes(labels)):
+    for where, plane in raw_planes(labels):
         ids = np.unique(plane)
         for i in map(int, ids[ids > 0]):
-            seen[i].append(number)
+            seen.add(i)
             if (pieces := count_pieces(plane == i)) > 1:
                 yield "in pieces", f"object {i} has {pieces} pieces{_at(where)}"
         if crowded is None or ids.size > crowded[0]:
@@ -99,7 +99,7 @@ def _check_labels(version: ItemVersion, image: Volume | None) -> Iterator[tuple[
     if not seen:
         yield "empty", "there is no object in the labels"
         return
-    missing = sorted(set(version.record.objects) - set(seen))
+    missing = sorted(set(version.record.objects) - seen)
     if missing:
         yield "empty", f"no pixels of the named object{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
     if image is not None and crowded is not None:

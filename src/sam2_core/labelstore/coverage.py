@@ -36,9 +36,10 @@ class Coverage:
     states: np.ndarray
 
     @classmethod
-    def uniform(cls, axes: str, sizes: tuple[int, ...], state: PlaneState = PlaneState.complete) -> Coverage:
-        """The same state for all planes."""
-        return cls(axes, np.full(sizes, int(state), np.uint8))
+    def uniform(cls, axes: str, shape: tuple[int, ...], state: PlaneState = PlaneState.complete) -> Coverage:
+        """The same state for all planes of labels with `axes` and `shape`."""
+        numbered, sizes = _numbering(axes, shape)
+        return cls(numbered, np.full(sizes, int(state), np.uint8))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Coverage:
@@ -83,8 +84,13 @@ class Coverage:
         InputError
             It is of other planes.
         """
-        sizes = tuple(n for a, n in zip(axes, shape) if a not in "yx")
-        if (self.axes, self.states.shape) != (axes.replace("y", "").replace("x", ""), sizes):
+        if (self.axes, self.states.shape) != _numbering(axes, shape):
             raise InputError(
                 f"the coverage is of {self.axes or 'one plane'} {self.states.shape}, but the labels are {axes} {shape}"
             )
+
+
+def _numbering(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The axes that number the planes, and their sizes."""
+    kept = [(a, n) for a, n in zip(axes, shape) if a not in "yx"]
+    return "".join(a for a, _ in kept), tuple(n for _, n in kept)

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -226,8 +226,7 @@ class LabelStore:
         source = labels.volume if isinstance(labels, LabelVolume) else _open_labels(labels, label_axes, grid)
         _check_grid(source.axes, source.shape, volume, source.name)
         if isinstance(coverage, PlaneState):
-            sizes = tuple(n for a, n in zip(source.axes, source.shape) if a not in "yx")
-            coverage = Coverage.uniform(grid.replace("y", "").replace("x", ""), sizes, coverage)
+            coverage = Coverage.uniform(source.axes, source.shape, coverage)
         coverage.check(source.axes, source.shape)
         with incoming(self.path) as folder:
             path, digest, copied = _place_image(volume, folder, copy_image)
@@ -265,7 +264,10 @@ class LabelStore:
 
     def items(self) -> list[ItemVersion]:
         """The newest version of every item, by name."""
-        return list(self._newest())
+        home = self.path / "items"
+        names = sorted(os.listdir(home)) if home.is_dir() else []
+        newest = ((name, versions(home / name)) for name in names)
+        return [ItemVersion(home / name / version_name(numbers[-1])) for name, numbers in newest if numbers]
 
     def get(self, item: str, version: int | None = None) -> ItemVersion:
         """A version of an item, the newest by default.
@@ -330,11 +332,14 @@ class LabelStore:
             found.append((version, entry.part))
         return found
 
-    def _newest(self) -> Iterator[ItemVersion]:
-        home = self.path / "items"
-        for name in sorted(os.listdir(home)) if home.is_dir() else []:
-            if numbers := versions(home / name):
-                yield ItemVersion(home / name / version_name(numbers[-1]))
+
+def copy_image_file(source: Path, target: Path) -> None:
+    """Copy an image file or folder, without the labels that lie in an OME-Zarr."""
+    if source.is_dir():
+        top = os.fspath(source)
+        shutil.copytree(top, target, ignore=lambda at, names: {"labels"} & set(names) if at == top else set())
+    else:
+        shutil.copyfile(source, target)
 
 
 def _open_labels(labels: Any, axes: str | None, grid: str) -> Volume:
@@ -379,11 +384,7 @@ def _place_image(volume: Volume, folder: Path, copy: bool) -> tuple[str, str, bo
     elif copy:
         suffix = "".join(Path(volume.path.name).suffixes[-2:]) if volume.path.is_file() else volume.path.suffix
         copied = folder / f"image{suffix}"
-        if volume.path.is_dir():
-            top = os.fspath(volume.path)
-            shutil.copytree(top, copied, ignore=lambda at, names: {"labels"} & set(names) if at == top else set())
-        else:
-            shutil.copyfile(volume.path, copied)
+        copy_image_file(volume.path, copied)
     else:
         original = volume.path.absolute()
         return os.fspath(original), digest_of(original, ("labels",)), False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sam2_core.errors import InputError
 
@@ -73,6 +75,12 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise
     if old is not None:
         remove(old)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write or replace a JSON file, whole or not at all."""
+    with replacing(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def remove(path: Path) -> None:

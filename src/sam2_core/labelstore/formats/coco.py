@@ -11,12 +11,19 @@ from typing import Any
 import numpy as np
 
 from sam2_core.errors import InputError
-from sam2_core.labelstore.formats.incoming import Incoming, as_picture, paint_rles, read_json
+from sam2_core.labelstore.coverage import PlaneState
+from sam2_core.labelstore.formats.incoming import (
+    Incoming,
+    paint_rles,
+    read_json,
+    rle_area,
+    shown_plane,
+    shown_planes,
+)
 from sam2_core.labelstore.records import LabelledThing
 from sam2_core.labelstore.store import ItemVersion
 from sam2_core.masks import compress_rle, mask_to_box, masks_to_rles
 from sam2_core.volume.files import replacing
-from sam2_core.volume.planes import PlaneSource, raw_planes
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
@@ -45,7 +52,7 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
             raise InputError(f"the image {file} does not exist: give the folder of the images with --images")
         size = (int(entry["height"]), int(entry["width"]))
         codes = [_rle(a["segmentation"], size) for a in annotations]
-        order = sorted(range(len(codes)), key=lambda i: -_area(codes[i]))
+        order = sorted(range(len(codes)), key=lambda i: -rle_area(codes[i]))
         labels = paint_rles([(i + 1, codes[i]) for i in order], size)
         things = {i + 1: LabelledThing(class_name=names.get(a.get("category_id"))) for i, a in enumerate(annotations)}
         yield Incoming(Path(entry["file_name"]).stem, file, labels, objects=things)
@@ -55,7 +62,6 @@ def write(version: ItemVersion, folder: Path) -> None:
     """Write ITEM.json and its planes as ITEM/*.png, seen through the item's intensity window."""
     from PIL import Image
 
-    image, labels = version.open_image(), version.open_labels().volume
     record = version.record
     classes = sorted({t.class_name or "object" for t in record.objects.values()} | {"object"})
     content: dict[str, Any] = {
@@ -63,16 +69,13 @@ def write(version: ItemVersion, folder: Path) -> None:
         "annotations": [],
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
     }
-    axis = labels.default_axis()
     with replacing(folder / version.item) as pictures, replacing(folder / f"{version.item}.json") as file:
         pictures.mkdir()
-        for where, ids in raw_planes(labels):
-            if not record.coverage.states[tuple(where[a] for a in record.coverage.axes)]:
+        for where, source, ids, state in shown_planes(version):
+            if state == PlaneState.none:
                 continue
-            fixed = {a: i for a, i in where.items() if a != axis}
-            source = PlaneSource(image, axis, fixed=fixed, channel=record.image.channel, window=record.image.window)
             name = ("_".join(f"{a}{i:04d}" for a, i in where.items()) or "image") + ".png"
-            Image.fromarray(as_picture(source.frame(where.get(axis or "", 0)))).save(pictures / name)
+            Image.fromarray(shown_plane(source, where)).save(pictures / name)
             number = len(content["images"]) + 1
             height, width = ids.shape
             content["images"].append(
@@ -103,9 +106,3 @@ def _rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(segmentation, dict):
         return compress_rle(segmentation)
     return coco.merge(coco.frPyObjects(segmentation, *size))
-
-
-def _area(rle: dict[str, Any]) -> int:
-    from pycocotools import mask as coco
-
-    return int(coco.area(rle))

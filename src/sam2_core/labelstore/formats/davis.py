@@ -10,9 +10,16 @@ from PIL import Image
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.coverage import Coverage, PlaneState
-from sam2_core.labelstore.formats.incoming import Incoming, as_picture, image_files, image_size, read_ids, stack_planes
+from sam2_core.labelstore.formats.incoming import (
+    Incoming,
+    image_files,
+    image_size,
+    read_ids,
+    shown_plane,
+    shown_planes,
+    stack_planes,
+)
 from sam2_core.labelstore.store import ItemVersion
-from sam2_core.volume.planes import PlaneSource, raw_planes
 
 _IMAGES, _LABELS = "JPEGImages", "Annotations"
 
@@ -62,30 +69,23 @@ def write(version: ItemVersion, folder: Path) -> None:
     InputError
         An id is above 255, or there are files already.
     """
-    image, labels = version.open_image(), version.open_labels().volume
-    coverage = version.record.coverage
-    axis = labels.default_axis()
-    sources: dict[tuple, PlaneSource] = {}
-    for where, ids in raw_planes(labels):
+    begun: set[str] = set()
+    for where, source, ids, state in shown_planes(version):
         if ids.max(initial=0) > 255:
             raise InputError(f"{version.item} has the id {ids.max()}: this format has at most 255 objects")
-        fixed = {a: i for a, i in where.items() if a != axis}
+        fixed = {a: i for a, i in where.items() if a != source.axis}
         name = "_".join([version.item, *(f"{a}{i:04d}" for a, i in fixed.items())])
-        key = tuple(fixed.items())
-        if key not in sources:
-            sources.clear()
-            window, channel = version.record.image.window, version.record.image.channel
-            sources[key] = PlaneSource(image, axis, fixed=fixed, window=window, channel=channel)
+        if name not in begun:
+            begun.add(name)
             for kind in (_IMAGES, _LABELS):
                 target = folder / kind / name
                 if target.exists():
                     raise InputError(f"{target} exists: choose another folder")
                 target.mkdir(parents=True)
-        number = where.get(axis or "", 0)
-        Image.fromarray(as_picture(sources[key].frame(number))).save(
-            folder / _IMAGES / name / f"{number:05d}.jpg", quality=95
-        )
-        if coverage.states[tuple(where[a] for a in coverage.axes)] != PlaneState.none:
+        number = where.get(source.axis or "", 0)
+        frame = Image.fromarray(shown_plane(source, where))
+        frame.save(folder / _IMAGES / name / f"{number:05d}.jpg", quality=95)
+        if state != PlaneState.none:
             picture = Image.fromarray(ids.astype(np.uint8))
             picture.putpalette(palette())
             picture.save(folder / _LABELS / name / f"{number:05d}.png")

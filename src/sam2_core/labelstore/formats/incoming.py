@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ import numpy as np
 from sam2_core.errors import InputError
 from sam2_core.labelstore.coverage import Coverage, PlaneState
 from sam2_core.labelstore.records import LabelledThing
-from sam2_core.masks import rle_to_mask
+from sam2_core.labelstore.store import ItemVersion
+from sam2_core.masks import compress_rle, rle_to_mask
+from sam2_core.volume.planes import PlaneSource, raw_planes
+from sam2_core.volume.window import windows_for
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -114,9 +117,33 @@ def image_size(path: Path) -> tuple[int, int]:
     return volume.size("y"), volume.size("x")
 
 
-def as_picture(frame: np.ndarray) -> np.ndarray:
-    """A frame of a `PlaneSource`, float32 in [0, 1] or uint8, as uint8."""
+def shown_planes(version: ItemVersion) -> Iterator[tuple[dict[str, int], PlaneSource, np.ndarray, PlaneState]]:
+    """Every plane of an item: its position, the source of the image, the ids, and how far it is labelled.
+
+    The image is seen through the window it was labelled with; ``shown_plane(source, where)`` reads it.
+    """
+    image, labels, record = version.open_image(), version.open_labels().volume, version.record
+    window = windows_for(image, record.image.channel, record.image.window)
+    coverage = record.coverage
+    source: PlaneSource | None = None
+    for where, ids in raw_planes(labels):
+        fixed = {a: i for a, i in where.items() if a != labels.default_axis()}
+        if source is None or source.fixed != fixed:
+            source = PlaneSource(image, labels.default_axis(), fixed=fixed, channel=record.image.channel, window=window)
+        yield where, source, ids, PlaneState(int(coverage.states[tuple(where[a] for a in coverage.axes)]))
+
+
+def shown_plane(source: PlaneSource, where: dict[str, int]) -> np.ndarray:
+    """The image of a plane as uint8, (H, W) or (H, W, 3)."""
+    frame = source.frame(where.get(source.axis or "", 0))
     return frame if frame.dtype == np.uint8 else np.rint(frame * 255).astype(np.uint8)
+
+
+def rle_area(rle: dict[str, Any]) -> int:
+    """Pixels of a COCO run-length code."""
+    from pycocotools import mask as coco
+
+    return int(coco.area(compress_rle(rle)))
 
 
 def read_json(path: Path) -> Any:

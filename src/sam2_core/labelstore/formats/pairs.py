@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.formats.incoming import Incoming
-from sam2_core.labelstore.store import ItemVersion
+from sam2_core.labelstore.store import ItemVersion, copy_image_file
 from sam2_core.volume.export import EXPORTS
 from sam2_core.volume.files import replacing
 
@@ -49,10 +47,7 @@ def write(version: ItemVersion, folder: Path) -> None:
     version.open_image()
     EXPORTS["tiff"](version.open_labels(), folder / "labels" / f"{version.item}.tif", overwrite=False)
     with replacing(target) as partial:
-        if source.is_dir():
-            shutil.copytree(source, partial, ignore=lambda at, names: {"labels"} if at == os.fspath(source) else set())
-        else:
-            shutil.copyfile(source, partial)
+        copy_image_file(source, partial)
 
 
 def _visible(folder: Path) -> list[Path]:

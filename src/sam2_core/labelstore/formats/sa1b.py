@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.coverage import PlaneState
-from sam2_core.labelstore.formats.incoming import Incoming, paint_rles, read_json
+from sam2_core.labelstore.formats.incoming import Incoming, paint_rles, read_json, rle_area
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
@@ -28,18 +28,10 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
         try:
             entry, annotations = data["image"], data["annotations"]
             size = (int(entry["height"]), int(entry["width"]))
-            codes = sorted((a["segmentation"] for a in annotations), key=_area, reverse=True)
+            codes = sorted((a["segmentation"] for a in annotations), key=rle_area, reverse=True)
             image = (images or file.parent) / entry["file_name"]
         except (KeyError, TypeError):
             raise InputError(f"{file} is no SA-1B file: it has no image and annotations") from None
         if not image.is_file():
             raise InputError(f"the image {image} does not exist: give the folder of the images with --images")
         yield Incoming(file.stem, image, paint_rles(enumerate(codes, 1), size), coverage=PlaneState.partial)
-
-
-def _area(rle: dict) -> int:
-    from pycocotools import mask as coco
-
-    from sam2_core.masks import compress_rle
-
-    return int(coco.area(compress_rle(rle)))
