@@ -26,6 +26,7 @@ class StepBatches(Dataset[ClipBatch]):
                     max_objects=phase.objects,
                     whole_view=phase.whole_view,
                     min_pixels=phase.min_pixels,
+                    intensity=phase.intensity,
                 )
                 self._sources[phase, is_clip] = ClipDataset(sequences, options, seed=settings.seed + is_clip)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import yaml
-from lightning_fabric import Fabric
 
 from sam2_core import __version__
 from sam2_core.build import load_model
@@ -26,6 +25,7 @@ from sam2_core.volume.files import disk_errors, write_json
 from sam2_core.weights.checkpoints import config_for, load_state_dict, resolve, save_safetensors
 from training.dataset.label_store import load_store
 from training.dataset.labelled_sets import Sequence
+from training.device import make_fabric
 from training.evaluate import IMAGE_PROMPTS, Scores, score_images, score_propagation, summarise
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings
@@ -114,9 +114,7 @@ def finetune(
         say("measuring the model as it is")
         before = measure(load_model(options.start, options.device), validation, options.limit)
         write_json(out / RUN, {**kept, "before": before})
-    accelerator = "auto" if options.device == "auto" else options.device
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=settings.precision)
-    trainer = Trainer(settings, out, fabric)
+    trainer = Trainer(settings, out, make_fabric(options.device, settings.precision))
     trainer.resume()
     trainer.fit(training)
     if trainer.step < settings.total_steps:
@@ -167,7 +165,7 @@ def make_settings(
         validate_every=options.steps + 1,
         optimizer=OptimizerSettings(warmup_steps=min(30, options.steps // 5), layer_decay=0.9),
         prompts=PromptSettings(box=0.4, mask=0.5, central=0.7),
-        losses=LossWeights(focal=1.0, dice=1.0, iou=0.5, presence=0.5, from_scratch=True),
+        losses=LossWeights(focal=1.0, dice=1.0, iou=0.5, presence=0.5, stride=4, from_scratch=True),
     )
 
 

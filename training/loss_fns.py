@@ -19,6 +19,9 @@ class LossWeights:
     focal, dice, iou, presence : float
     neighbours : float
         Of the dense supervision of the image encoder (`training.model.neighbours`), fine and coarse; 0 for none.
+    stride : int
+        Pixels of the input for one of the grid the masks are compared on: 1 as in the paper, up to 4, that of the
+        logits, where a pixel may be half object and a comparison costs a sixteenth.
     from_scratch : bool
         What learning from random weights needs: the focal loss is divided by the object's area instead of the
         image's, else the masks of small objects collapse to nothing; and the predicted IoU of an empty mask is
@@ -30,6 +33,7 @@ class LossWeights:
     iou: float = 1.0
     presence: float = 1.0
     neighbours: float = 0.0
+    stride: int = 1
     from_scratch: bool = False
 
 
@@ -59,21 +63,16 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
     known : Tensor
         (M,) bool, objects whose mask on this frame is known.
     """
-    # at half of the input's resolution, twice that of the logits: the finest would cost four times as much
-    target = F.avg_pool2d(truth[:, None].float(), 2)
-    size = target.shape[-2:]
+    target = F.avg_pool2d(truth[:, None].float(), weights.stride)
+    logits = _resize(answer.multimasks.float(), target)
     with torch.no_grad():
-        candidates = F.interpolate(answer.multimasks.float(), size, mode="bilinear", align_corners=False)
-        overlap = actual_iou(candidates, target)
-        coarse = F.interpolate(target, answer.multimasks.shape[-2:], mode="area").expand_as(answer.multimasks)
-        best = _mask_loss(answer.multimasks.float(), coarse, weights)[0].argmin(dim=1)
-    chosen = answer.multimasks[torch.arange(len(best)), best][:, None].float()
-    logits = F.interpolate(chosen, size, mode="bilinear", align_corners=False)
-    _, focal, dice = (x[:, 0] for x in _mask_loss(logits, target, weights))
+        overlap = actual_iou(logits, target)
+        best = _mask_loss(logits, target.expand_as(logits), weights)[0].argmin(dim=1)
+    _, focal, dice = (x[:, 0] for x in _mask_loss(logits[torch.arange(len(best)), best][:, None], target, weights))
     present = truth.flatten(1).any(dim=1)
     iou_error = (answer.ious.float() - overlap).abs()
     if weights.from_scratch:
-        iou_error = iou_error * (candidates > 0).flatten(2).any(dim=2)
+        iou_error = iou_error * (logits > 0).flatten(2).any(dim=2)
     iou = iou_error.mean(dim=1)
     score = answer.object_score_logits.float()[:, 0]
     presence = F.binary_cross_entropy_with_logits(score, present.float(), reduction="none")
@@ -84,6 +83,11 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
     parts.append((presence * known).sum() / count)
     total = sum(w * p for w, p in zip((weights.focal, weights.dice, weights.iou, weights.presence), parts))
     return Losses(torch.as_tensor(total), *parts)
+
+
+def _resize(logits: Tensor, like: Tensor) -> Tensor:
+    size = like.shape[-2:]
+    return logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def _mask_loss(logits: Tensor, target: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:

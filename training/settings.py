@@ -40,6 +40,8 @@ class Phase:
     prompted : bool
         Whether objects are prompted. Where not, the image encoder alone learns, from the labels of all objects at once
         (`training.model.neighbours`): four times as many images in the same time.
+    intensity : float
+        How often intensities are changed at random.
     trunk_lr : float
         Part of the learning rate that the image encoder learns at; at 0 it is frozen.
     min_pixels : int
@@ -59,6 +61,7 @@ class Phase:
     whole_view: float = 0.5
     min_pixels: int = 16
     prompted: bool = True
+    intensity: float = 1.0
     trunk_lr: float = 1.0
 
 
@@ -77,7 +80,7 @@ class TrainSettings:
     ema : float
         Decay of the average of the weights, which is what is kept; 0 for none.
     precision : str
-        As Lightning Fabric names it.
+        As Lightning Fabric names it, or auto (`training.device`).
     save_every, log_every, validate_every : int
         In steps.
     """
@@ -88,7 +91,7 @@ class TrainSettings:
     start_from: str | None = None
     trainable: list[str] = field(default_factory=lambda: ["*"])
     ema: float = 0.999
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     save_every: int = 250
     log_every: int = 25
     validate_every: int = 1000

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 
 from sam2_core.errors import InputError
 from training.dataset.splits import load_part
+from training.device import make_fabric
 from training.settings import load_settings
 from training.trainer import Trainer
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)
         sequences = load_part(options.data, "training")
-        fabric = Fabric(accelerator=options.device, devices=1, precision=settings.precision)
+        fabric = make_fabric(options.device, settings.precision)
         trainer = Trainer(settings, options.out, fabric)
         if trainer.resume():
             print(f"going on from step {trainer.step} in {options.out}")

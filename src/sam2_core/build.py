@@ -98,6 +98,10 @@ def build_model(config: Mapping[str, Any]) -> sam2.SAM2Base:
     model = _instantiate(node, "model")
     if not isinstance(model, sam2.SAM2Base):
         raise InputError("the config's model is not a SAM 2 model: its _target_ must name SAM2Base")
+    own = dict(config.get("napari_sam2") or {})
+    model.sam_prompt_encoder.boxes_as_masks = bool(own.pop("boxes_as_masks", False))
+    if own:
+        raise InputError(f"the config has an unknown key napari_sam2.{next(iter(own))}: boxes_as_masks is known")
     return model
 
 

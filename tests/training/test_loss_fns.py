@@ -1,7 +1,10 @@
 """The losses: what they teach, and what they leave alone."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import zoom
+from scipy.special import expit
 
 from sam2_core.model.sam2 import Segmentation
 from training.loss_fns import LossWeights, actual_iou, dice_loss, segmentation_loss
@@ -75,3 +78,77 @@ def test_dice_and_iou_by_hand() -> None:
     # 8 pixels each, 4 in common
     assert float(actual_iou(logits, target)) == pytest.approx(4 / 12)
     assert float(dice_loss(logits, target)) == pytest.approx(1 - 9 / 17)
+
+
+def by_the_formulas(
+    logits: np.ndarray, ious: np.ndarray, score: float, truth: np.ndarray, weights: LossWeights
+) -> tuple[float, float, float, float]:
+    """Focal, Dice, IoU and presence loss of one object, in float64 from the papers' formulas, pixel by pixel.
+
+    Focal loss: Lin et al. 2017, eq. 5, with alpha 0.25 and gamma 2. Dice: Milletari et al. 2016, with the 1 that DETR
+    adds above and below. SAM (Kirillov et al. 2023, app. A): of several masks the one with the lowest mask loss.
+    """
+    focal, dice, iou = [], [], []
+    for candidate, predicted in zip(logits.astype(np.float64), ious.astype(np.float64)):
+        p = expit(candidate)
+        right = np.where(truth, p, 1 - p)
+        balance = np.where(truth, 0.25, 0.75)
+        focal.append(np.mean(-balance * (1 - right) ** 2 * np.log(right)))
+        dice.append(1 - (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1))
+        mask = candidate > 0
+        union = (mask | truth).sum()
+        iou.append(abs(predicted - ((mask & truth).sum() / union if union else 0.0)))
+    best = int(np.argmin(weights.focal * np.array(focal) + weights.dice * np.array(dice)))
+    is_there = truth.any()
+    presence = -np.log(expit(score) if is_there else 1 - expit(score))
+    if not is_there:
+        return 0.0, 0.0, 0.0, presence
+    return focal[best], dice[best], float(np.mean(iou)), presence
+
+
+@pytest.mark.parametrize("truth_kind", ["random", "empty", "full", "one pixel"])
+@pytest.mark.parametrize("candidates", [1, 3])
+@pytest.mark.parametrize("empty_prediction", [False, True])
+def test_losses_equal_the_formulas_in_float64(truth_kind: str, candidates: int, empty_prediction: bool) -> None:
+    rng = np.random.default_rng(len(truth_kind) + candidates)
+    weights = LossWeights()
+    kinds = {"random": rng.random((2, 32, 32)) > 0.6, "empty": np.zeros((2, 32, 32), bool)}
+    kinds |= {"full": np.ones((2, 32, 32), bool), "one pixel": np.zeros((2, 32, 32), bool)}
+    kinds["one pixel"][:, 7, 5] = True
+    truth = kinds[truth_kind]
+    logits = rng.normal(0, 3, (2, candidates, 32, 32)).astype(np.float32)
+    if empty_prediction:
+        logits = -np.abs(logits)
+    ious = rng.random((2, candidates)).astype(np.float32)
+    result = segmentation_loss(
+        answer(torch.from_numpy(logits), torch.from_numpy(ious), score=1.5),
+        torch.from_numpy(truth),
+        torch.ones(2, dtype=torch.bool),
+        weights,
+    )
+    expected = np.mean([by_the_formulas(logits[i], ious[i], 1.5, truth[i], weights) for i in range(2)], axis=0)
+    found = [float(x) for x in (result.focal, result.dice, result.iou, result.presence)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert float(result.total) == pytest.approx(float(expected @ [20, 1, 1, 1]), rel=1e-5)
+
+
+def test_masks_are_compared_at_the_resolution_of_the_input_unless_told_otherwise(truth: torch.Tensor) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2, 1, 8, 8)).astype(np.float32)
+    known = torch.ones(2, dtype=torch.bool)
+    given = answer(torch.from_numpy(logits), torch.ones(2, 1))
+    fine = segmentation_loss(given, truth, known, LossWeights())
+    # bilinear, pixel centres on a common grid, as the predictors enlarge masks
+    large = np.stack([zoom(x[0].astype(np.float64), 4, order=1, grid_mode=True, mode="nearest")[None] for x in logits])
+    expected = np.mean(
+        [by_the_formulas(large[i], np.ones(1), 5.0, truth[i].numpy(), LossWeights())[1] for i in range(2)]
+    )
+    assert float(fine.dice) == pytest.approx(float(expected), rel=1e-5)
+    coarse = segmentation_loss(given, truth, known, LossWeights(stride=4))
+    assert float(coarse.dice) != pytest.approx(float(expected), rel=1e-3)
+    # a grid that is a quarter object everywhere is met by probabilities of a quarter
+    half = torch.zeros(1, 32, 32, dtype=torch.bool)
+    half[:, ::2, ::2] = True
+    quarter = answer(torch.full((1, 1, 8, 8), float(np.log(1 / 3))), torch.ones(1, 1))
+    soft = segmentation_loss(quarter, half, known[:1], LossWeights(stride=4))
+    assert float(soft.dice) == pytest.approx(1 - (2 * 64 / 16 + 1) / (32 + 1), rel=1e-5)

@@ -85,8 +85,10 @@ class ClipOptions:
         How often the pseudo-video of a single image is a flow of its parts rather than a motion of the whole.
     scatter : float
         How often, of the flows of bright objects on a dark ground, each object moves alone.
+    intensity : float
+        How often intensities are changed.
     augment : bool
-        Whether to flip, rotate and change intensities.
+        Whether to flip, rotate and change intensities at all.
     """
 
     size: int = 256
@@ -97,6 +99,7 @@ class ClipOptions:
     merge: float = 0.1
     flow: float = 0.9
     scatter: float = 0.85
+    intensity: float = 1.0
     augment: bool = True
 
 
@@ -182,7 +185,7 @@ def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator
     seen = masks[0].sum((-2, -1)) >= options.min_pixels
     if not seen.any():
         return None
-    if options.augment:
+    if options.augment and rng.random() < options.intensity:
         image = intensity.augment(image, rng)
     if not sequence.complete:
         all_labels[all_labels == 0] = views.UNKNOWN

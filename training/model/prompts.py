@@ -53,7 +53,9 @@ def sample_correction(
 def sample_box(
     mask: Tensor, noise: float = 0.1, limit: float = 20.0, generator: torch.Generator | None = None
 ) -> Tensor:
-    """The box around each mask (B, H, W), corners moved by up to `noise` of its sides and `limit` pixels.
+    """The box around each mask (B, H, W), some tight, some with corners moved by up to `noise` of the sides.
+
+    No corner moves by more than `limit` pixels.
 
     Returns
     -------
@@ -67,7 +69,8 @@ def sample_box(
     side = torch.stack((x1 - x0, y1 - y0), dim=-1)[:, None].float()
     corners = torch.stack((torch.stack((x0, y0), -1), torch.stack((x1, y1), -1)), dim=1).float()
     shift = 2 * torch.rand(corners.shape, generator=generator, device=mask.device) - 1
-    corners = corners + shift * (side * noise).clamp(max=limit)
+    care = torch.rand(len(corners), 1, 1, generator=generator, device=mask.device)
+    corners = corners + care * shift * (side * noise).clamp(max=limit)
     return corners.clamp_(min=0).minimum(corners.new_tensor([width - 1, height - 1]))
 
 

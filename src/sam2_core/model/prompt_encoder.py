@@ -8,11 +8,20 @@ from torch import Tensor, nn
 from sam2_core.model.layers import LayerNorm2d
 from sam2_core.model.position_encoding import PositionEmbeddingRandom
 
+BOX_LOGIT = 10.0
+"""Logit inside of a box that is drawn as a mask; outside it is the negative of that."""
+
 
 class PromptEncoder(nn.Module):
     """Embeds prompts given in pixels of the model's square input.
 
     Point labels are 1 foreground, 0 background, 2 and 3 the top left and bottom right corners of a box, -1 padding.
+
+    Parameters
+    ----------
+    boxes_as_masks : bool
+        Draw a box that comes without a mask as a mask prompt too, beside its corners. Models trained so keep within
+        the box better; Meta's are not.
     """
 
     def __init__(
@@ -22,8 +31,10 @@ class PromptEncoder(nn.Module):
         input_image_size: tuple[int, int],
         mask_in_chans: int,
         activation: Callable[[], nn.Module] = nn.GELU,
+        boxes_as_masks: bool = False,
     ) -> None:
         super().__init__()
+        self.boxes_as_masks = boxes_as_masks
         self.embed_dim = embed_dim
         self.input_image_size = input_image_size
         self.image_embedding_size = image_embedding_size
@@ -68,7 +79,7 @@ class PromptEncoder(nn.Module):
         Returns
         -------
         tuple of Tensor
-            Tokens (B, N, C) and the dense embedding (B, C, h, w).
+            Tokens (B, N, C) and the dense embedding (B, C, h, w); (1, C, h, w) where it is that of no mask.
         """
         given = [x for x in (None if points is None else points[0], boxes, masks) if x is not None]
         batch = given[0].shape[0] if given else 1
@@ -81,8 +92,33 @@ class PromptEncoder(nn.Module):
         if masks is not None:
             dense = self.mask_downscaling(masks)
         else:
-            dense = self.no_mask_embed.weight[:, :, None, None].expand(batch, -1, *self.image_embedding_size)
+            dense = self.no_mask_embed.weight[:, :, None, None].expand(-1, -1, *self.image_embedding_size)
+            if self.boxes_as_masks:
+                dense = self._with_boxes(dense, points, boxes)
         return torch.cat(tokens, dim=1), dense
+
+    def _with_boxes(self, dense: Tensor, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None) -> Tensor:
+        """`dense`, and for the rows that have a box that of the box drawn as a mask."""
+        if boxes is not None:
+            return self.mask_downscaling(self.draw_boxes(boxes))
+        if points is None or not (points[1] == 2).any():
+            return dense
+        coords, labels = points
+        boxed = (labels == 2).any(dim=1)
+        corners = [coords[torch.arange(len(labels)), (labels == kind).int().argmax(dim=1)] for kind in (2, 3)]
+        drawn = self.mask_downscaling(self.draw_boxes(torch.cat(corners, dim=1)))
+        return torch.where(boxed[:, None, None, None], drawn, dense)
+
+    def draw_boxes(self, boxes: Tensor) -> Tensor:
+        """Boxes (B, 4) in pixels, corners included, as logits (B, 1, *mask_input_size): of the part each cell covers."""
+        covered = []
+        for axis in (1, 0):
+            cells, side = self.mask_input_size[1 - axis], self.input_image_size[1 - axis]
+            edges = torch.arange(cells + 1, device=boxes.device, dtype=torch.float32)
+            low, high = (boxes[:, axis].float() * cells / side, (boxes[:, axis + 2].float() + 1) * cells / side)
+            inside = edges[1:].minimum(high[:, None]) - edges[:-1].maximum(low[:, None])
+            covered.append(inside.clamp(0, 1))
+        return ((2 * covered[0][:, :, None] * covered[1][:, None] - 1) * BOX_LOGIT)[:, None]
 
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
         height, width = self.input_image_size

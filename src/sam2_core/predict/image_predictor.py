@@ -319,8 +319,6 @@ class SAM2ImagePredictor:
             prompts = (corners, kinds)
         with inference(self.device, self.precision):
             tokens, dense = self.model.sam_prompt_encoder(prompts, None, masks)
-            if masks is None:
-                dense = dense[:1]  # the same for all prompts: what the decoder makes of it and the image is shared
             out = self.model.sam_mask_decoder(
                 images.features[img_idx : img_idx + 1],
                 self.model.sam_prompt_encoder.get_dense_pe(),
