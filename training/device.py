@@ -4,13 +4,32 @@ import time
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 
-def make_fabric(device: str, precision: str = "auto") -> Fabric:
-    """One process on a device: auto, cpu, cuda or mps; see `resolve_precision` for the precision."""
+def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """The processes of a run, one a device: DDP where there are several.
+
+    Parameters
+    ----------
+    device : str
+        auto, cpu, cuda or mps.
+    precision : str
+        See `resolve_precision`.
+    devices, nodes : int
+        Devices of each machine, and machines.
+    """
     if precision == "auto":
         precision = resolve_precision(precision, Fabric(accelerator=device, devices=1).device)
-    return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    # a step on single images does not touch the memory's parameters
+    strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
+    return Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=precision,  # type: ignore
+    )
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_core.errors import InputError
-from sam2_core.metrics import iou
+from sam2_core.metrics import iou, number_of_clicks
 from sam2_core.volume.files import write_json
 from training.dataset.labelled_sets import SET_NAMES, Sequence
 from training.dataset.splits import load_part
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sam2_core.model.sam2 import SAM2Base
 
 CLICK_COUNTS = (1, 3, 5)
+CLICK_GOALS = {"noc85": 0.85, "noc90": 0.9}
 IMAGE_PROMPTS = {"clicks1": "1 click", "clicks3": "3 clicks", "clicks5": "5 clicks", "box": "box"}
 
 # set, prompt: the score of each object
@@ -89,8 +90,11 @@ def run(options: argparse.Namespace) -> None:
     print(markdown(report["sets"]))
 
 
-def score_images(model: SAM2Base, tasks: Iterable[ImageTask], scores: Scores) -> None:
-    """Add the IoU of each object with a box, and after 1, 3 and 5 clicks."""
+def score_images(model: SAM2Base, tasks: Iterable[ImageTask], scores: Scores, clicks: int = max(CLICK_COUNTS)) -> None:
+    """Add the IoU of each object with a box, and after 1, 3 and 5 clicks.
+
+    With more than five `clicks` also the number it takes, `clicks` at most, to reach an IoU of 0.85 and 0.9.
+    """
     from sam2_core.predict.image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
@@ -102,13 +106,19 @@ def score_images(model: SAM2Base, tasks: Iterable[ImageTask], scores: Scores) ->
             found = scores[task.set]
             masks, _, _ = predictor.predict(box=np.array(task.box, float), multimask_output=False)
             found["box"].append(iou(masks[0] > 0, task.mask))
-            for count, value in click_ious(predictor, task.mask, max(CLICK_COUNTS)).items():
-                if count in CLICK_COUNTS:
-                    found[f"clicks{count}"].append(value)
+            further = clicks > max(CLICK_COUNTS)
+            ious = click_ious(predictor, task.mask, clicks, max(CLICK_GOALS.values()) if further else None)
+            for count in CLICK_COUNTS:
+                found[f"clicks{count}"].append(ious[count])
+            for name, goal in CLICK_GOALS.items() if further else ():
+                # if there are fewer IoUs than `clicks`, one of them reaches every goal
+                found[name].append(number_of_clicks(np.array(list(ious.values())), goal))
 
 
-def click_ious(predictor: Any, truth: np.ndarray, clicks: int) -> dict[int, float]:
+def click_ious(predictor: Any, truth: np.ndarray, clicks: int, goal: float | None = None) -> dict[int, float]:
     """IoU after each of the simulated clicks on the image that the predictor holds.
+
+    With a `goal` no more clicks are made, once there were five, than it takes to reach that IoU.
 
     The first click is ambiguous: of its three masks the one with the best predicted IoU is taken. Later clicks add
     to the earlier ones, with the logits of the mask so far, and give one mask.
@@ -130,10 +140,12 @@ def click_ious(predictor: Any, truth: np.ndarray, clicks: int) -> dict[int, floa
         best = int(np.argmax(predicted))
         mask, logits = masks[best] > 0, low_res[best][None]
         ious[count] = iou(mask, truth)
+        if goal is not None and count >= max(CLICK_COUNTS) and max(ious.values()) >= goal:
+            break
     return ious
 
 
-def score_propagation(model: SAM2Base, tasks: list[PropagationTask], scores: Scores) -> None:
+def score_propagation(model: SAM2Base, tasks: list[PropagationTask], scores: Scores, progress: bool = True) -> None:
     """Add the Dice of each object over the planes or frames its first mask is carried through."""
     if not tasks:
         return
@@ -145,7 +157,7 @@ def score_propagation(model: SAM2Base, tasks: list[PropagationTask], scores: Sco
         for i, truth in enumerate(task.masks):
             predictor.add_new_mask(state, 0, i + 1, truth[0])
         carried = np.zeros_like(task.masks)
-        for t, ids, logits in predictor.propagate_in_video(state):
+        for t, ids, logits in predictor.propagate_in_video(state, progress=progress):
             for i, mask in zip(ids, (logits[:, 0] > 0).cpu().numpy(), strict=True):
                 carried[i - 1, t] = mask
         for truth, prediction in zip(task.masks, carried, strict=True):

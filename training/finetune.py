@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from training.optimizer import OptimizerSettings
 from training.presets import PRESETS, Preset
 from training.settings import Phase, TrainSettings
 from training.tasks import image_tasks, propagation_tasks
-from training.trainer import CHECKPOINT, Trainer
+from training.trainer import CHECKPOINT, METRIC, Trainer
 
 MODEL, CARD, METRICS, RUN = "model.safetensors", "model.md", "metrics.json", "run.json"
 
@@ -64,6 +65,12 @@ class FinetuneOptions:
         Objects on which the model is measured before and after.
     validation : float
         Part of the items for validation, where the store was not split.
+    validate_every : int
+        Steps between two measurements on the validation part, of which the best weights are kept.
+    patience : int
+        Measurements in a row without a better one after which training ends; 0 for never.
+    accumulate : int
+        Batches whose gradients a step adds up.
     """
 
     labels: Path
@@ -79,6 +86,9 @@ class FinetuneOptions:
     seed: int = 0
     limit: int = 60
     validation: float = 0.2
+    validate_every: int = 100
+    patience: int = 0
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,13 +124,13 @@ def finetune(
         say("measuring the model as it is")
         before = measure(load_model(options.start, options.device), validation, options.limit)
         write_json(out / RUN, {**kept, "before": before})
-    trainer = Trainer(settings, out, make_fabric(options.device, settings.precision))
+    validate = (lambda model: _with_mean(measure(model, validation, options.limit))) if validation else None
+    trainer = Trainer(settings, out, make_fabric(options.device, settings.precision), validate)
     trainer.resume()
-    trainer.fit(training)
-    if trainer.step < settings.total_steps:
+    if not trainer.fit(training):
         return None
     text = _config_text(settings.model)
-    weights = {name: value.half() for name, value in trainer.best_model.state_dict().items()}
+    weights = {name: value.half() for name, value in trainer.best_state().items()}
     temporary = out / f".{MODEL}"
     save_safetensors(weights, temporary, {"config": text})
     say("measuring the new model")
@@ -148,7 +158,7 @@ def make_settings(
         clips=1,
         frames=3,
         objects=options.objects,
-        clip_every=3 if moving and options.preset == "full" else 0,
+        clip_every=3 if moving and options.preset in ("full", "lora") else 0,
         corrections=1,
         whole_view=0.6,
         trunk_lr=preset.trunk_lr,
@@ -162,7 +172,10 @@ def make_settings(
         ema=min(0.99, 1 - 10 / options.steps) if options.steps > 10 else 0.0,
         save_every=50,
         log_every=10,
-        validate_every=options.steps + 1,
+        validate_every=options.validate_every,
+        patience=options.patience,
+        accumulate=options.accumulate,
+        lora=preset.lora,
         optimizer=OptimizerSettings(warmup_steps=min(30, options.steps // 5), layer_decay=0.9),
         prompts=PromptSettings(box=0.4, mask=0.5, central=0.7),
         losses=LossWeights(focal=1.0, dice=1.0, iou=0.5, presence=0.5, stride=4, from_scratch=True),
@@ -180,6 +193,10 @@ def measure(model: SAM2Base, sequences: list[Sequence], limit: int) -> Metrics:
     planes = {task.set: max(len(t.frames) for t in tasks if t.set == task.set) - 1 for task in tasks}
     (of_store,) = summarise(scores, {}, planes).values() or [{}]
     return {prompt: entry["score"] for prompt, entry in of_store.items()}
+
+
+def _with_mean(metrics: Metrics) -> Metrics:
+    return {METRIC: fmean(metrics.values()), **metrics}
 
 
 def table(before: Metrics, after: Metrics) -> str:

@@ -48,7 +48,9 @@ class Losses:
     presence: Tensor
 
 
-def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weights: LossWeights) -> Losses:
+def segmentation_loss(
+    answer: Segmentation, truth: Tensor, known: Tensor, weights: LossWeights, count: Tensor | None = None
+) -> Losses:
     """Loss of one answer.
 
     Of several candidate masks only the best is taught, by the sum of focal and dice; the predicted IoU of all is.
@@ -62,6 +64,9 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
         (M, S, S) bool masks.
     known : Tensor
         (M,) bool, objects whose mask on this frame is known.
+    count : Tensor, optional
+        What the sum over objects is divided by; by default those that are known. Of several processes, each with a
+        part of a batch, all divide by the mean of their counts, so that their mean gradient is that of the batch.
     """
     target = F.avg_pool2d(truth[:, None].float(), weights.stride)
     logits = _resize(answer.multimasks.float(), target)
@@ -78,7 +83,7 @@ def segmentation_loss(answer: Segmentation, truth: Tensor, known: Tensor, weight
     presence = F.binary_cross_entropy_with_logits(score, present.float(), reduction="none")
 
     shown = (present & known).float()
-    count = known.float().sum().clamp(min=1)
+    count = (known.float().sum() if count is None else count).clamp(min=1e-6)
     parts = [(x * shown).sum() / count for x in (focal, dice, iou)]
     parts.append((presence * known).sum() / count)
     total = sum(w * p for w, p in zip((weights.focal, weights.dice, weights.iou, weights.presence), parts))

@@ -5,7 +5,8 @@ matrices: after 200 steps of the image encoder the dense loss was 0.59, with Ada
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -28,6 +29,9 @@ class OptimizerSettings:
         Linear warm-up.
     clip_norm : float
         Largest norm of the gradient.
+    scales : dict of str to float
+        Part of the learning rate of parameters whose names (as the checkpoint has them) fit a pattern, as in a shell;
+        of several that fit the last counts.
     muon : float
         Learning rate of weight matrices under Muon, as a multiple of that of AdamW; 0 leaves them to AdamW.
     """
@@ -37,6 +41,7 @@ class OptimizerSettings:
     warmup_steps: int = 200
     clip_norm: float = 1.0
     muon: float = 0.0
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 def build_optimizers(model: SAM2Train, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
@@ -56,6 +61,10 @@ def build_optimizers(model: SAM2Train, settings: OptimizerSettings) -> list[torc
             continue
         decay = settings.weight_decay if parameter.ndim > 1 and not _is_embedding(name) else 0.0
         scale = settings.layer_decay ** (depth + 1 - _layer(name, depth))
+        fits = [
+            factor for pattern, factor in settings.scales.items() if fnmatchcase(name.removeprefix("model."), pattern)
+        ]
+        scale *= fits[-1] if fits else 1.0
         # the step of a matrix is made orthogonal, which wants rows and columns to speak of
         orthogonal = settings.muon > 0 and decay > 0 and parameter.ndim == 2 and min(parameter.shape) > 8
         key = (scale * settings.muon if orthogonal else scale, decay, name.startswith("model.image_encoder."))

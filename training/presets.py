@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from training.lora import LoraSettings
+
 _HEADS = (
     "sam_mask_decoder.output_hypernetworks_mlps.*",
     "sam_mask_decoder.output_upscaling.*",
@@ -26,12 +28,15 @@ class Preset:
         Highest learning rate.
     trunk_lr : float
         Part of it for the image encoder.
+    lora : LoraSettings, optional
+        Adapters of the image encoder.
     """
 
     summary: str
     trainable: tuple[str, ...]
     lr: float
     trunk_lr: float
+    lora: LoraSettings | None = None
 
 
 PRESETS = {
@@ -41,6 +46,13 @@ PRESETS = {
         ("sam_mask_decoder.*", "sam_prompt_encoder.*"),
         2e-4,
         0.0,
+    ),
+    "lora": Preset(
+        "mask decoder and prompt encoder, and low-rank adapters of the image encoder's attention",
+        ("*.lora_*", "sam_mask_decoder.*", "sam_prompt_encoder.*"),
+        3e-4,
+        1.0,
+        LoraSettings(),
     ),
     "full": Preset("everything", ("*",), 1e-4, 0.3),
 }

@@ -8,6 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sam2_core.errors import InputError
+from training.lora import LoraSettings
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings
 from training.optimizer import OptimizerSettings
@@ -83,6 +84,14 @@ class TrainSettings:
         As Lightning Fabric names it, or auto (`training.device`).
     save_every, log_every, validate_every : int
         In steps.
+    patience : int
+        Validations in a row without a better one after which the run ends; 0 for never.
+    accumulate : int
+        Batches whose gradients a step adds up, where one of that size does not fit.
+    checkpoint_activations : bool
+        Compute the image encoder's inner values again in the backward pass rather than keep them.
+    lora : LoraSettings, optional
+        Low-rank adapters; what is `trainable` beside them is named there.
     """
 
     model: str
@@ -95,6 +104,10 @@ class TrainSettings:
     save_every: int = 250
     log_every: int = 25
     validate_every: int = 1000
+    patience: int = 0
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+    lora: LoraSettings | None = None
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     prompts: PromptSettings = field(default_factory=PromptSettings)
     losses: LossWeights = field(default_factory=LossWeights)

@@ -61,7 +61,7 @@ def boundary_f(pred: np.ndarray, true: np.ndarray, tolerance: float = 0.008) -> 
 
     pred, true = _pair(pred, true)
     radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*pred.shape))
-    pred_edge, true_edge = _boundary(pred), _boundary(true)
+    pred_edge, true_edge = _crop(_boundary(pred), _boundary(true))
     if not pred_edge.any() or not true_edge.any():
         return float(pred_edge.any() == true_edge.any())
     # a dilation by a disk is the set of pixels within its radius
@@ -198,6 +198,15 @@ def _pair(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if pred.shape != true.shape:
         raise ValueError(f"masks of shapes {pred.shape} and {true.shape} cannot be compared")
     return pred, true
+
+
+def _crop(*edges: np.ndarray) -> list[np.ndarray]:
+    """The part of masks of one shape that holds all they have: distances between their pixels stay."""
+    found = np.logical_or.reduce(edges)
+    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+    if not len(rows):
+        return list(edges)
+    return [edge[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for edge in edges]
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:

@@ -77,6 +77,12 @@ def test_boundary_f_is_the_dilation_measure(seed, shape):
         assert metrics.boundary_f(pred, true) == pytest.approx(_plain_boundary_f(pred, true))
 
 
+def test_boundary_f_tolerates_a_hundred_and_twenty_fifth_of_the_diagonal():
+    x = np.arange(854)[None].repeat(480, 0)  # 0.008 of the diagonal is 7.84 pixels, rounded up 8
+    assert metrics.boundary_f(x < 100, x < 108) == 1
+    assert metrics.boundary_f(x < 100, x < 109) == 0
+
+
 def test_boundary_f_limits():
     a = _square(4, 4, 8)
     assert metrics.boundary_f(a, a) == 1

@@ -49,6 +49,14 @@ def test_clicks_follow_the_interactive_protocol(truth):
     assert 10 <= x < 30
 
 
+def test_with_a_goal_clicks_end_when_it_is_reached_but_not_before_the_fifth(truth):
+    assert list(click_ious(HalfPredictor(truth), truth, 20, goal=0.9)) == [1, 2, 3, 4, 5]
+    predictor = HalfPredictor(truth)
+    predictor.truth = ~truth
+    predictor.predict(multimask_output=True)
+    assert len(click_ious(predictor, truth, 20, goal=0.9)) == 20
+
+
 def test_the_best_classical_method_stands_beside_the_model():
     scores = {"s": {"box": [0.8, 0.9], "clicks1": [0.5], "clicks3": [0.6], "clicks5": [0.7], "propagation": [0.75]}}
     methods = {"objects": 2, "methods": {"Otsu": 0.6, "ellipse": 0.7}}

@@ -8,14 +8,18 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from sam2_core.build import load_model
+from sam2_core.build import build_model, load_model
+from sam2_core.configs import load_config
 from sam2_core.errors import InputError
 from training.dataset.labelled_sets import Sequence
+from training.device import make_fabric
 from training.export import export
+from training.lora import LoraSettings
 from training.loss_fns import LossWeights
-from training.optimizer import OptimizerSettings
+from training.model.sam2_train import PromptSettings, SAM2Train
+from training.optimizer import OptimizerSettings, build_optimizers
 from training.settings import Phase, TrainSettings, load_settings
-from training.trainer import Trainer
+from training.trainer import Trainer, save_beside
 
 
 def disc_video() -> Sequence:
@@ -131,3 +135,89 @@ def test_a_phase_that_learns_nothing(tmp_path):
     )
     with pytest.raises(InputError, match="learns nothing"):
         load_settings(config)
+
+
+def test_the_best_weights_are_kept_and_patience_ends_a_run(tmp_path: Path) -> None:
+    scores = iter([0.5, 0.7, 0.6, 0.65, 0.9])
+    chosen = replace(settings(steps=10, neighbours=0.0), validate_every=1, patience=2)
+    run = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: {"mean": next(scores)})
+    weights = []
+    step = run._train_step
+
+    def remember(batches):  # type: ignore[no-untyped-def]
+        result = step(batches)
+        weights.append({name: value.clone() for name, value in run.best_model.state_dict().items()})
+        return result
+
+    run._train_step = remember  # type: ignore[method-assign]
+    assert run.fit([disc_video()], workers=0)
+    assert run.step == 4
+    assert run.best_score == 0.7
+    best = run.best_state()
+    assert all(torch.equal(best[name], value) for name, value in weights[1].items())
+    again = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: {"mean": 0.0})
+    assert again.resume()
+    assert again.is_done
+
+
+def test_adding_up_gradients_is_one_larger_batch(tmp_path: Path) -> None:
+    """Without a random part: boxes as they are, no corrections, one object an image."""
+    whole = replace(settings(steps=1, neighbours=0.0), prompts=PromptSettings(box=1.0, box_noise=0.0))
+    phase = replace(whole.phases[0], images=2, objects=1, corrections=0, clip_every=0)
+    parts = replace(whole, phases=[replace(phase, images=1)], accumulate=2)
+    states = []
+    for name, chosen in (("whole", replace(whole, phases=[phase])), ("parts", parts)):
+        run = trainer(tmp_path / name, chosen)
+        run.fit([disc_video()], workers=0)
+        states.append(run.optimizers[0].state_dict()["state"])
+    for one, other in zip(states[0].values(), states[1].values(), strict=True):
+        torch.testing.assert_close(one["exp_avg"], other["exp_avg"], atol=1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("change", [{"checkpoint_activations": True}, {"lora": LoraSettings(rank=2)}])
+def test_a_run_resumes_with_any_setting(tmp_path: Path, change: dict) -> None:
+    pytest.importorskip("peft")
+    chosen = replace(settings(steps=2, neighbours=0.0), save_every=1, **change)
+    run = trainer(tmp_path, chosen)
+    run.fit([disc_video()], workers=0)
+    resumed = trainer(tmp_path, chosen)
+    assert resumed.resume()
+    for name, value in run.best_state().items():
+        assert torch.equal(value, resumed.best_state()[name])
+    build_model(load_config("cells-nano")).load_state_dict(run.best_state())
+
+
+def test_recomputed_activations_give_the_same_gradients(tmp_path: Path) -> None:
+    chosen = settings(steps=1, neighbours=0.0)
+    states = []
+    for again in (False, True):
+        run = trainer(tmp_path / str(again), replace(chosen, checkpoint_activations=again))
+        run.fit([disc_video()], workers=0)
+        states.append(run.model.module.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
+
+
+def test_learning_rates_by_name() -> None:
+    model = SAM2Train(build_model(load_config("cells-nano", ["model.image_size=64"])), PromptSettings(), LossWeights())
+    chosen = OptimizerSettings(scales={"image_encoder.*": 0.1, "image_encoder.neck.*": 0.5})
+    (optimizer,) = build_optimizers(model, chosen)
+    scale = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
+    of = {name.removeprefix("model."): scale[id(p)] for name, p in model.named_parameters()}
+    assert of["image_encoder.trunk.blocks.0.attn.qkv.weight"] == pytest.approx(0.1)
+    assert of["image_encoder.neck.convs.0.conv.weight"] == pytest.approx(0.5)
+    assert of["no_mem_embed"] == pytest.approx(1.0)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    save_beside({"step": 1}, path)
+
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match="cannot be written"):
+        save_beside({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -132,7 +132,7 @@ class ClipDataset(Dataset[Clip]):
         self.seed = seed
         by_set: dict[str, list[Sequence]] = defaultdict(list)
         for sequence in sequences:
-            if bool(sequence.labels.any()):
+            if sequence.may_have_objects:
                 by_set[sequence.set].append(sequence)
         if not by_set:
             raise ValueError("there are no labelled objects to train on")

@@ -70,6 +70,7 @@ def stored_sequences(items: Iterable[ItemVersion]) -> Iterator[Sequence]:
                 labelled=seen != PlaneState.none,
                 complete=bool((seen != PlaneState.partial).all()),
                 slice_axes=_slice_axes(image, kind),
+                objects=len(ids),
             )
 
 

@@ -28,10 +28,10 @@ class Sequence:
     ----------
     set, name : str
         The labelled set, and the sequence within it.
-    frames : numpy.ndarray or dask.array.Array
+    frames : numpy.ndarray, dask.array.Array or planes.Planes
         uint8, (T, H, W) or (T, H, W, 3), after one intensity window for the whole sequence.
-    labels : numpy.ndarray or dask.array.Array
-        int32, (T, H, W); 0 is no object, ids are 1..n without holes.
+    labels : numpy.ndarray, dask.array.Array or planes.Planes
+        int32, (T, H, W); 0 is no object, ids are 1..n, without holes unless they are those of files that are read late.
     labelled : numpy.ndarray
         bool, (T,): frames whose labels are known. Where False, labels are 0 and mean nothing.
     complete : bool
@@ -39,6 +39,8 @@ class Sequence:
     slice_axes : tuple of int
         Axes of (T, H, W) along which planes may be taken; (0,) unless the voxels are about cubes.
     licence : str
+    objects : int, optional
+        How many objects there are, where it is known; to count those of a lazy array would be to read all of it.
     """
 
     set: str
@@ -50,6 +52,7 @@ class Sequence:
     complete: bool = True
     slice_axes: tuple[int, ...] = (0,)
     licence: str = ""
+    objects: int | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,6 +60,13 @@ class Sequence:
     @property
     def is_rgb(self) -> bool:
         return self.frames.ndim == 4
+
+    @property
+    def may_have_objects(self) -> bool:
+        """Whether there is an object, as far as that can be told without reading a lazy array."""
+        if self.objects is not None:
+            return self.objects > 0
+        return bool(self.labels.any() if isinstance(self.labels, np.ndarray) else self.labelled.any())
 
 
 def window_to_uint8(image: np.ndarray, low: float = 0.1, high: float = 99.9) -> np.ndarray:

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding, MemoryBank, SAM2Base, Segmentation
@@ -28,12 +28,15 @@ class PromptSettings:
         How many later frames of a clip may be corrected, at most.
     central : float
         Probability of a click in the middle of a region.
+    box_noise : float
+        How far the corners of a box may be from the object's, as a part of its sides.
     """
 
     box: float = 0.4
     mask: float = 0.5
     corrected_frames: int = 1
     central: float = 0.5
+    box_noise: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,15 @@ class SAM2Train(nn.Module):
 
     def _prompted_losses(self, batch: ClipBatch, embedding: ImageEmbedding) -> dict[str, Tensor]:
         steps = self.run(batch, embedding)
+        counts = mean_over_processes(batch.valid.float().sum(dim=0))
         each = [
-            segmentation_loss(step.segmentation, batch.masks[:, step.frame], batch.valid[:, step.frame], self.weights)
+            segmentation_loss(
+                step.segmentation,
+                batch.masks[:, step.frame],
+                batch.valid[:, step.frame],
+                self.weights,
+                counts[step.frame],
+            )
             for step in steps
             if step.segmentation.masks.requires_grad
         ]
@@ -153,7 +163,7 @@ class SAM2Train(nn.Module):
         if is_clip and torch.rand(()) < prompts.mask:
             return [model.mask_as_output(own, truth[:, None])[0]], False
         if torch.rand(()) < prompts.box:
-            points = sample_box(truth)
+            points = sample_box(truth, prompts.box_noise)
             labels = torch.tensor([[2, 3]], dtype=torch.int32, device=truth.device).expand(len(truth), -1)
         else:
             points = sample_click(truth, prompts.central)
@@ -229,6 +239,15 @@ class SAM2Train(nn.Module):
             return set()
         count = int(torch.randint(limit + 1, ()))
         return set((torch.randperm(length - 1)[:count] + 1).tolist())
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes of the run; the tensor itself where there is one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    total = value.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
 
 
 def cheap_attention(device: torch.device) -> AbstractContextManager[None]:

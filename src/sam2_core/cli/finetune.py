@@ -16,6 +16,7 @@ class PresetName(StrEnum):
 
     head = "head"
     decoder = "decoder"
+    lora = "lora"
     full = "full"
 
 
@@ -25,7 +26,9 @@ def finetune(
     start: Annotated[str, typer.Option("--from", help="Model to start from: a name or a file.")] = "cells-nano",
     preset: Annotated[
         PresetName,
-        typer.Option(help="head: output layers; decoder: decoder and prompts; full: the image encoder, too."),
+        typer.Option(
+            help="head: output layers; decoder: decoder and prompts; lora: adapters of the encoder, too; full: all."
+        ),
     ] = PresetName.decoder,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 300,
     images: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 3,
@@ -35,6 +38,13 @@ def finetune(
         float, typer.Option(min=0, max=0.9, help="Part for validation of items that have no part yet.")
     ] = 0.2,
     limit: Annotated[int, typer.Option(min=1, help="Objects on which the model is measured, before and after.")] = 60,
+    validate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two measurements; the best weights are kept.")
+    ] = 100,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End after so many measurements without a better one; 0: never.")
+    ] = 0,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches a step adds up, where larger ones don't fit.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the clips, the simulated prompts and their order.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
@@ -67,6 +77,9 @@ def finetune(
         lr=lr,
         validation=validation,
         limit=limit,
+        validate_every=validate_every,
+        patience=patience,
+        accumulate=accumulate,
         seed=seed,
         device=device,
     )

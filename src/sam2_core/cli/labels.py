@@ -46,6 +46,14 @@ class Export(StrEnum):
     coco = "coco"
 
 
+class Part(StrEnum):
+    """Parts of a store."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
 Store = Annotated[Path, typer.Argument(help="Folder of the store.", metavar="STORE")]
@@ -277,20 +285,44 @@ def show(
 @app.command()
 def split(
     store: Store,
-    validation: Annotated[float, typer.Option(help="Part of the items for validation.", min=0, max=1)] = 0.15,
-    test: Annotated[float, typer.Option(help="Part of the items for testing.", min=0, max=1)] = 0.0,
+    validation: Annotated[
+        float | None, typer.Option(help="Part of the items for validation; 0.15 by default.", min=0, max=1)
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(help="Part of the items for testing; none by default.", min=0, max=1)
+    ] = None,
+    into: Annotated[Part | None, typer.Option(help="Put the named items and groups into this part, no others.")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="Item for --into; may be given several times.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Group for --into; may be given several times.")] = None,
 ) -> None:
     """Give each item a part: train, validation or test.
 
-    Items of one group always lie in the same part, and items that have a part keep it.
+    Items of one group always lie in the same part, and items that have a part keep it. With --into, items and groups
+    are put where you say, and stay there.
+
+    Example: sam2 labels split lab --into test --item stack-4f0c11d2 --group plate7
     """
     from collections import Counter
 
     from sam2_core.labelstore import LabelStore
 
-    parts = LabelStore(store).split(validation, test)
-    counts = Counter(parts.values())
-    typer.echo(", ".join(f"{part} {counts[part]}" for part in ("train", "validation", "test")))
+    opened = LabelStore(store)
+    if into is None:
+        if item or group:
+            raise InputError("say where to put the items: give --into train, validation or test")
+        opened.split(0.15 if validation is None else validation, test or 0.0)
+    else:
+        if validation is not None or test is not None:
+            raise InputError("--into puts items by their names: give no fractions with it")
+        if not item and not group:
+            raise InputError(f"say what to put into {into.value}: give --item or --group")
+        placed = opened.place(into.value, item or (), group or ())
+        sizes = Counter(v.record.group for v in placed)
+        for name in dict.fromkeys(v.record.group for v in placed if v.item in (item or ())):
+            if name is not None and name not in (group or ()) and sizes[name] > 1:
+                typer.echo(f"the group {name} stays together: its {sizes[name]} items are all put there", err=True)
+    counts = Counter(opened.parts().values())
+    typer.echo(", ".join(f"{part.value} {counts[part.value]}" for part in Part))
 
 
 @app.command()

@@ -19,11 +19,13 @@ from sam2_core.errors import InputError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "segment": ("sam2_core.cli.segment", "segment", "Segment and track objects given by prompts."),
     "auto": ("sam2_core.cli.auto", "auto", "Segment everything in an image or volume, without prompts."),
+    "predict-video": ("sam2_core.cli.predict_video", "predict_video", "Carry the first masks of videos onwards."),
     "info": ("sam2_core.cli.info", "info", "Show what a file holds: axes, size, scale, channels, levels."),
     "export": ("sam2_core.cli.export", "export", "Write labels as TIFF, NIfTI, COCO JSON or CTC."),
     "labels": ("sam2_core.cli.labels", "app", "Gather labelled images for training, and look after them."),
     "demo": ("sam2_core.cli.demo", "demo", "Track nuclei through a real time-lapse and show the picture."),
     "finetune": ("sam2_core.cli.finetune", "finetune", "Train a model on a label store."),
+    "evaluate": ("sam2_core.cli.evaluate", "evaluate", "Measure a model, or masks, on labelled data."),
     "models": ("sam2_core.cli.models", "app", "List, download and verify checkpoints."),
 }
 

@@ -1,4 +1,4 @@
-"""`sam2 models`: the checkpoints that have names, and files that may be one."""
+"""`sam2 models`: the checkpoints that have names, and files that may be one or get one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 from sam2_core.errors import InputError
 from sam2_core.weights.download import download as fetch
 from sam2_core.weights.download import existing, sha256_of
-from sam2_core.weights.table import CHECKPOINTS, Checkpoint, cache_dir, find_checkpoint
+from sam2_core.weights.table import CHECKPOINTS, Checkpoint, cache_dir, find_checkpoint, own_checkpoints
 
-HELP = """List, download and verify checkpoints.
+HELP = """List, download, verify and add checkpoints.
 
 \b
   sam2 models list
   sam2 models download sam2.1_hiera_tiny
   sam2 segment stack.tif --model sam2.1_hiera_tiny ...
+  sam2 models add my-cells/model.safetensors --name my-cells
 
 cells-nano comes with the package. A model that is used by name is downloaded when it is first needed, into the
 folder that SAM2_CACHE_DIR names, or the platform's cache folder; SAM2_CHECKPOINT_URL names a mirror to take it from.
@@ -30,9 +31,9 @@ Name = Annotated[str, typer.Argument(help="A name of 'sam2 models list', or a Hu
 
 @app.command("list")
 def list_models() -> None:
-    """List the checkpoints and what is here."""
+    """List the checkpoints and what is here; your own come last."""
     rows = [("NAME", "SAM", "SIZE", "STATE", "LICENCE")]
-    rows += [(c.name, c.version, _size(c), _state(c), c.licence) for c in CHECKPOINTS]
+    rows += [(c.name, c.version, _size(c), _state(c), c.licence) for c in (*CHECKPOINTS, *own_checkpoints())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(w) if i == 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
@@ -42,25 +43,27 @@ def list_models() -> None:
 
 @app.command()
 def info(name: Name) -> None:
-    """Show what is known about one checkpoint."""
+    """Show what is known about one checkpoint, and its model card."""
     checkpoint = find_checkpoint(name)
     here = checkpoint.path.is_file()
     digest = sha256_of(checkpoint.path) if checkpoint.sha256 is None and here else checkpoint.sha256
     fields = {
         "name": checkpoint.name,
-        "also": ", ".join(checkpoint.aliases),
+        "also": ", ".join(checkpoint.aliases) or "-",
         "version": f"SAM {checkpoint.version}",
         "licence": checkpoint.licence,
-        "config": checkpoint.config,
+        "config": checkpoint.config or "in the file",
         "size": _size(checkpoint),
         "bytes": _bytes(checkpoint) or "-",
         "sha256": digest or "-",
-        "url": checkpoint.url or "part of the package",
+        "url": checkpoint.url or ("part of the package" if checkpoint.bundled else f"added from {checkpoint.source}"),
         "file": checkpoint.path,
         "state": _state(checkpoint),
     }
     for key, value in fields.items():
         typer.echo(f"{key:<8} {value}")
+    if checkpoint.card.is_file():
+        typer.echo("\n" + checkpoint.card.read_text(encoding="utf-8", errors="replace").strip())
 
 
 @app.command()
@@ -94,6 +97,11 @@ def verify(
         file = existing(named)
     known = named or next((c for c in CHECKPOINTS if c.filename == file.name and c.sha256 is not None), None)
     digest = sha256_of(file) if file.is_file() else ""
+    if named is not None and named.is_own and named.sha256 != digest:
+        raise InputError(
+            f"{file} is not as it was added: its SHA-256 is {digest}, not {named.sha256}; run sam2 models add "
+            f"{named.source} --name {named.name} --force"
+        )
     if known is not None and known.sha256 not in (None, digest):
         raise InputError(
             f"{file} is not the {known.name} that was published: its SHA-256 is {digest}, not {known.sha256}; delete "
@@ -106,10 +114,42 @@ def verify(
     state = load_state_dict(file)
     chosen = config or (known and known.config) or embedded_config(file) or config_for(state)
     check_state_dict(build_model(load_config(chosen)), state)
-    origin = f"the published {known.name}" if known and known.sha256 else f"SHA-256 {digest}"
+    published = known is not None and known.sha256 is not None and not known.is_own
+    origin = f"the published {known.name}" if known and published else f"SHA-256 {digest}"
     title = "the config in the file" if "\n" in chosen else chosen
     count = sum(tensor.numel() for tensor in state.values())
     typer.echo(f"{file}: {origin}; {len(state)} tensors, {count / 1e6:.1f} M numbers, fits {title}")
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="A .pt, .pth or .safetensors file.", metavar="FILE")],
+    name: Annotated[str, typer.Option(help="What it is called from now on, as in --model NAME.")],
+    config: Annotated[
+        str | None, typer.Option(help="The model's config, when neither the file nor its shapes tell.", metavar="YAML")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model of yours that has this name.")] = False,
+) -> None:
+    """Give a checkpoint of your own a name.
+
+    It is checked and copied into the models' folder with its config, and with the model card model.md beside it.
+
+    Example: sam2 models add my-cells/model.safetensors --name my-cells
+    """
+    from sam2_core.weights.own import add_model
+
+    typer.echo(add_model(file, name, config, force).path)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="A name that 'sam2 models add' gave.", metavar="NAME")]) -> None:
+    """Delete a checkpoint of your own from the models' folder.
+
+    The file that it was copied from stays.
+    """
+    from sam2_core.weights.own import remove_model
+
+    typer.echo(f"removed {remove_model(name)}")
 
 
 def _named(name: str) -> Checkpoint:
@@ -130,6 +170,8 @@ def _size(checkpoint: Checkpoint) -> str:
 
 
 def _state(checkpoint: Checkpoint) -> str:
+    if checkpoint.is_own:
+        return "yours" if checkpoint.path.is_file() else "yours, file missing"
     if not checkpoint.path.is_file():
         part = checkpoint.path.with_name(checkpoint.path.name + ".part")
         return "partly downloaded" if part.exists() else "missing" if checkpoint.bundled else "not downloaded"

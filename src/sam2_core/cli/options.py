@@ -31,6 +31,7 @@ RangeOption = Annotated[
 ]
 ImageSize = Annotated[int | None, typer.Option(help="Side of the model's input in pixels, a multiple of 32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Videos = Annotated[str | None, typer.Option(metavar="A,B", help="Only these videos of the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
 
@@ -43,6 +44,16 @@ def parse_channel(text: str | None) -> int | tuple[int, ...] | None:
     except ValueError:
         raise InputError(f"--channel {text}: give one number, or up to three as 0,1,2") from None
     return channels[0] if len(channels) == 1 else channels
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """``"dog,libby"``."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"--videos {text}: give names of videos as dog,libby")
+    return names
 
 
 def parse_window(text: str | None) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -49,16 +49,27 @@ def extend_split(store: Path, keys: Iterable[str], validation: float = 0.15, tes
         raise InputError(f"validation {validation:g} and test {test:g} must be 0 or more and together below 1")
     fractions: dict[Part, float] = {"train": 1 - validation - test, "validation": validation, "test": test}
     weights = Counter(keys)
-    while True:
-        number = (versions(store / _FOLDER) or [0])[-1]
-        known = read_split(store)
-        parts = assign(weights, known, fractions)
-        if parts == known:
-            return known
-        with incoming(store) as folder:
-            (folder / _FILE).write_text(json.dumps({"fractions": fractions, "parts": parts}, indent=1))
-            if publish(folder, store / _FOLDER / version_name(number + 1)):
-                return parts
+    return _change(store, lambda known: assign(weights, known, fractions), {"fractions": fractions})
+
+
+def place(store: Path, keys: Iterable[str], part: str) -> dict[str, Part]:
+    """Put keys into a part, whichever they were in, and keep that: `extend_split` leaves them there.
+
+    Parameters
+    ----------
+    keys : iterable of str
+    part : {"train", "validation", "test"}
+
+    Raises
+    ------
+    InputError
+        There is no such part.
+    """
+    chosen = next((known for known in PARTS if known == part), None)
+    if chosen is None:
+        raise InputError(f"there is no part {part!r}: choose {', '.join(PARTS)}")
+    moved = dict.fromkeys(keys, chosen)
+    return _change(store, lambda known: {**known, **moved}, {})
 
 
 def assign(weights: Mapping[str, int], known: Mapping[str, Part], fractions: Mapping[Part, float]) -> dict[str, Part]:
@@ -74,3 +85,19 @@ def assign(weights: Mapping[str, int], known: Mapping[str, Part], fractions: Map
         parts[key] = chosen
         sizes[chosen] += weights[key]
     return parts
+
+
+def _change(
+    store: Path, new: Callable[[dict[str, Part]], dict[str, Part]], told: Mapping[str, object]
+) -> dict[str, Part]:
+    """Write what `new` makes of the parts there are, again if another process was faster."""
+    while True:
+        number = (versions(store / _FOLDER) or [0])[-1]
+        known = read_split(store)
+        parts = new(known)
+        if parts == known:
+            return known
+        with incoming(store) as folder:
+            (folder / _FILE).write_text(json.dumps({**told, "parts": parts}, indent=1))
+            if publish(folder, store / _FOLDER / version_name(number + 1)):
+                return parts

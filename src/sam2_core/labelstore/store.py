@@ -17,16 +17,14 @@ import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sam2_core.errors import InputError
+from sam2_core.labelstore.copying import Progress, copy_labels, place_image
 from sam2_core.labelstore.coverage import Coverage, PlaneState
 from sam2_core.labelstore.publish import digest_of, incoming, publish, version_name, versions
 from sam2_core.labelstore.records import (
@@ -39,20 +37,16 @@ from sam2_core.labelstore.records import (
     read_record,
 )
 from sam2_core.labelstore.snapshots import Snapshot, SnapshotEntry, read_snapshot, snapshot_names, write_snapshot
-from sam2_core.labelstore.splits import Part, extend_split, read_split
+from sam2_core.labelstore.splits import Part, extend_split, place, read_split
 from sam2_core.volume.files import beside, disk_errors
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.open import open_volume
-from sam2_core.volume.planes import raw_planes
 from sam2_core.volume.volume import Volume
 
 _MARKER = {"format": "sam2-labelstore", "version": 1}
 _LABELS = "labels.zarr"
 _RECORD = "item.json"
 _CONTENT = ("image", "labels_sha256", "plane_states", "objects", "group")
-
-Progress = Callable[[int, int], None]
-"""Called with the planes that are written and their number."""
 
 
 @dataclass(frozen=True)
@@ -229,11 +223,11 @@ class LabelStore:
             coverage = Coverage.uniform(source.axes, source.shape, coverage)
         coverage.check(source.axes, source.shape)
         with incoming(self.path) as folder:
-            path, digest, copied = _place_image(volume, folder, copy_image)
+            path, digest, copied = place_image(volume, folder, copy_image)
             if item is None:
                 item = f"{_slug(volume.name)}-{digest[:8]}"
             check_name(item, "an item")
-            _copy_labels(source, folder / _LABELS, volume, progress)
+            copy_labels(source, folder / _LABELS, volume, progress)
             fields: dict[str, Any] = {
                 "item": item,
                 "created": now(),
@@ -300,6 +294,40 @@ class LabelStore:
         extend_split(self.path, [v.record.split_key for v in self.items()], validation, test)
         return self.parts()
 
+    def place(self, part: str, items: Iterable[str] = (), groups: Iterable[str] = ()) -> list[ItemVersion]:
+        """Put items into a part, whichever they were in; `split` leaves them there.
+
+        Parameters
+        ----------
+        part : {"train", "validation", "test"}
+        items, groups : iterable of str
+            Names. Of an item that has a group, the whole group goes with it.
+
+        Returns
+        -------
+        list of ItemVersion
+            All items that are in the part because of this, by name.
+
+        Raises
+        ------
+        InputError
+            There is no such item, group or part.
+        """
+        known = self.items()
+        by_name = {v.item: v.record.split_key for v in known}
+        keys = set()
+        for name in items:
+            if name not in by_name:
+                raise InputError(f"{self.path} has no item {name}: sam2 labels list shows what there is")
+            keys.add(by_name[name])
+        of_groups = {v.record.group: v.record.split_key for v in known if v.record.group}
+        for name in groups:
+            if name not in of_groups:
+                raise InputError(f"{self.path} has no group {name}: sam2 labels list shows what there is")
+            keys.add(of_groups[name])
+        place(self.path, keys, part)
+        return [v for v in known if v.record.split_key in keys]
+
     def snapshot(self, name: str) -> Snapshot:
         """Keep a named list of the newest version of every item, with its part."""
         known = read_split(self.path)
@@ -333,15 +361,6 @@ class LabelStore:
         return found
 
 
-def copy_image_file(source: Path, target: Path) -> None:
-    """Copy an image file or folder, without the labels that lie in an OME-Zarr."""
-    if source.is_dir():
-        top = os.fspath(source)
-        shutil.copytree(top, target, ignore=lambda at, names: {"labels"} & set(names) if at == top else set())
-    else:
-        shutil.copyfile(source, target)
-
-
 def _open_labels(labels: Any, axes: str | None, grid: str) -> Volume:
     if isinstance(labels, str | os.PathLike) and (Path(labels).expanduser() / "labels").is_dir():
         return LabelVolume.open(labels).volume
@@ -361,48 +380,6 @@ def _check_grid(axes: str, shape: tuple[int, ...], image: Volume, what: str) -> 
             f"{what} is {axes} {tuple(shape)} but the image {image.name} is {grid} {sizes}:"
             " labels must have the size of the image"
         )
-
-
-def _copy_labels(source: Volume, path: Path, image: Volume, progress: Progress | None) -> None:
-    target = LabelVolume.create(path, image)
-    total = int(np.prod([n for a, n in zip(source.axes, source.shape) if a not in "yx"]))
-    for done, (where, plane) in enumerate(raw_planes(source), 1):
-        if plane.size and plane.min() < 0:
-            raise InputError(f"{source.name} has negative labels: ids are integers from 0")
-        axis = source.default_axis()
-        fixed = {a: i for a, i in where.items() if a != axis}
-        target.write_plane(axis, where.get(axis or "", 0), plane.astype(np.uint32, copy=False), fixed)
-        if progress is not None:
-            progress(done, total)
-
-
-def _place_image(volume: Volume, folder: Path, copy: bool) -> tuple[str, str, bool]:
-    """The path to keep, the checksum, and whether the store holds a copy."""
-    if volume.path is None:
-        copied = folder / "image.zarr"
-        _write_array(volume, copied)
-    elif copy:
-        suffix = "".join(Path(volume.path.name).suffixes[-2:]) if volume.path.is_file() else volume.path.suffix
-        copied = folder / f"image{suffix}"
-        copy_image_file(volume.path, copied)
-    else:
-        original = volume.path.absolute()
-        return os.fspath(original), digest_of(original, ("labels",)), False
-    return copied.name, digest_of(copied), True
-
-
-def _write_array(volume: Volume, path: Path) -> None:
-    """An image in memory or in another library's array, as zarr with named axes, chunk by chunk."""
-    import zarr
-
-    stored = volume.source
-    chunks = tuple(n if a in "yx" else 1 for a, n in zip(volume.order.stored, stored.shape))
-    array = zarr.create_array(
-        str(path), shape=stored.shape, chunks=chunks, dtype=stored.dtype, dimension_names=list(volume.order.stored)
-    )
-    for index in np.ndindex(*(-(-n // c) for n, c in zip(stored.shape, chunks))):
-        region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks))
-        array[region] = np.asarray(stored[region])
 
 
 def _slug(name: str) -> str:

@@ -110,7 +110,7 @@ class PromptEncoder(nn.Module):
         return torch.where(boxed[:, None, None, None], drawn, dense)
 
     def draw_boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes (B, 4) in pixels, corners included, as logits (B, 1, *mask_input_size): of the part each cell covers."""
+        """Boxes (B, 4) in pixels, corners included, as logits (B, 1, *mask_input_size) of the part each cell covers."""
         covered = []
         for axis in (1, 0):
             cells, side = self.mask_input_size[1 - axis], self.input_image_size[1 - axis]

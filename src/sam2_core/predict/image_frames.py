@@ -42,11 +42,11 @@ class ImageFolderFrames:
             self.paths = [Path(p) for p in source]
             if not self.paths:
                 raise InputError("the list of images is empty: give at least one")
-        self._size = _image_size(self.paths[0])
+        self._size = image_size(self.paths[0])
         # reading every header takes long in a large folder; the others are checked when they are decoded
         for i in np.unique(np.linspace(0, len(self) - 1, 128).round().astype(int)):
-            self._check_size(int(i), _image_size(self.paths[i]))
-        first = _read_image(self.paths[0])
+            self._check_size(int(i), image_size(self.paths[i]))
+        first = read_image(self.paths[0])
         self._is_uint8 = first.dtype == np.uint8
         self.window = window
         if window is None and not self._is_uint8:
@@ -66,7 +66,7 @@ class ImageFolderFrames:
         return raw if self.window is None else apply_window(raw, self.window)
 
     def _raw(self, i: int) -> np.ndarray:
-        image = _read_image(self.paths[i])
+        image = read_image(self.paths[i])
         self._check_size(i, image.shape[:2])
         if (image.dtype == np.uint8) != self._is_uint8:
             raise InputError(
@@ -83,19 +83,14 @@ class ImageFolderFrames:
             )
 
 
-def _sorted_images(folder: Path) -> list[Path]:
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if all(p.stem.isdecimal() for p in files):
-        return sorted(files, key=lambda p: (int(p.stem), p.name))
-    return sorted(files, key=lambda p: ([int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", p.name)]))
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of an image file, from its header alone.
 
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff")
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """(height, width), from the header alone."""
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
     if _is_tiff(path):
         import tifffile
 
@@ -114,8 +109,14 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """(H, W) or (H, W, 3) in the file's own type; palettes, alpha and other colour spaces become RGB."""
+def read_image(path: Path) -> np.ndarray:
+    """An image file, (H, W) or (H, W, 3), in its own type; palettes, alpha and other colour spaces become RGB.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is damaged, or holds several planes or another number of channels.
+    """
     try:
         if _is_tiff(path):
             import tifffile
@@ -137,6 +138,17 @@ def _read_image(path: Path) -> np.ndarray:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise InputError(f"{path} has shape {image.shape}: a frame needs one channel or three")
     return image
+
+
+def _sorted_images(folder: Path) -> list[Path]:
+    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if all(p.stem.isdecimal() for p in files):
+        return sorted(files, key=lambda p: (int(p.stem), p.name))
+    return sorted(files, key=lambda p: ([int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", p.name)]))
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _pillow(path: Path) -> np.ndarray:

@@ -53,8 +53,8 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> ResolvedCheckpoi
     Parameters
     ----------
     name_or_path : str or Path
-        A name or alias of the table (``sam2.1_hiera_tiny``, ``facebook/sam2.1-hiera-tiny``, ``cells-nano``), or a
-        .pt, .pth or .safetensors file.
+        A name or alias of the table (``sam2.1_hiera_tiny``, ``facebook/sam2.1-hiera-tiny``, ``cells-nano``), a name
+        that the user gave (``sam2 models add``), or a .pt, .pth or .safetensors file.
     progress : bool
         Show a progress bar while downloading.
 
@@ -74,7 +74,8 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> ResolvedCheckpoi
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the checkpoint file in it") from None
         raise
-    return ResolvedCheckpoint(download(checkpoint, progress), checkpoint.config, checkpoint)
+    path = download(checkpoint, progress)
+    return ResolvedCheckpoint(path, checkpoint.config or embedded_config(path), checkpoint)
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -110,9 +111,13 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def embedded_config(path: str | Path) -> str | None:
     """The config's YAML text that a .safetensors file carries in its metadata, if any."""
-    if Path(path).suffix.lower() != ".safetensors":
-        return None
-    return (_safetensors_metadata(Path(path)) or {}).get("config")
+    return embedded_metadata(path).get("config")
+
+
+def embedded_metadata(path: str | Path) -> dict[str, str]:
+    """The texts that a .safetensors file carries beside its tensors; empty for other files."""
+    path = Path(path)
+    return (_safetensors_metadata(path) or {}) if path.suffix.lower() == ".safetensors" else {}
 
 
 def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

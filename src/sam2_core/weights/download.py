@@ -43,7 +43,7 @@ def download(checkpoint: Checkpoint, progress: bool = True) -> Path:
         or is full.
     """
     path = checkpoint.path
-    if checkpoint.bundled or path.exists():
+    if checkpoint.url is None or path.exists():
         return existing(checkpoint)
     from filelock import FileLock
 
@@ -72,6 +72,8 @@ def existing(checkpoint: Checkpoint) -> Path:
     if not path.is_file():
         if checkpoint.bundled:
             raise InputError(f"{checkpoint.filename} is missing from the package: install napari-sam2 again")
+        if checkpoint.is_own:
+            raise InputError(f"{path} is gone: run sam2 models add FILE --name {checkpoint.name} --force")
         raise InputError(f"{checkpoint.name} is not downloaded: run sam2 models download {checkpoint.name}")
     size = path.stat().st_size
     if checkpoint.bytes is not None and size != checkpoint.bytes:

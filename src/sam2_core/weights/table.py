@@ -1,4 +1,5 @@
-"""The table of checkpoints: the eight that Meta published for SAM 2 and SAM 2.1, and the one in this package.
+"""The table of checkpoints: the eight that Meta published for SAM 2 and SAM 2.1, the one in this package, and those
+that the user added (`own`).
 
 URLs are those of facebookresearch/sam2. Sizes and SHA-256 are those that other projects check the same files
 against (micro-sam and Slicer's SAM 2 extension among them, in agreement).
@@ -6,12 +7,16 @@ against (micro-sam and Slicer's SAM 2 extension among them, in agreement).
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from sam2_core.errors import InputError
+
+MODEL, FACTS, CARD = "model.safetensors", "model.json", "model.md"
+"""The files of a checkpoint that the user added."""
 
 META_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 
@@ -27,9 +32,10 @@ class Checkpoint:
     aliases : tuple of str
         Other names for it; for Meta's, the Hugging Face id is the first.
     config : str
-        The model config that it belongs to.
+        The model config that it belongs to; empty for the user's own, whose file has it.
     location : str
-        Path below Meta's URL; for the bundled one, the file's name beside this module.
+        Path below Meta's URL; for the bundled one, the file's name beside this module; for the user's own, the path
+        below their folder.
     bytes : int or None
         Size of the file; None where only the file itself can tell.
     sha256 : str or None
@@ -40,6 +46,8 @@ class Checkpoint:
         SPDX identifier.
     bundled : bool
         The file is part of the package.
+    source : str or None
+        For the user's own: the file that it was copied from.
     """
 
     name: str
@@ -51,6 +59,12 @@ class Checkpoint:
     version: str
     licence: str = "Apache-2.0"
     bundled: bool = False
+    source: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the user added it."""
+        return self.source is not None
 
     @property
     def filename(self) -> str:
@@ -60,19 +74,26 @@ class Checkpoint:
     @property
     def url(self) -> str | None:
         """Where it is downloaded from; the variable SAM2_CHECKPOINT_URL names a mirror of Meta's server."""
-        if self.bundled:
+        if self.bundled or self.is_own:
             return None
         return f"{(os.environ.get('SAM2_CHECKPOINT_URL') or META_URL).rstrip('/')}/{self.location}"
 
     @property
     def hub_id(self) -> str | None:
         """Its model id on the Hugging Face hub."""
-        return None if self.bundled else self.aliases[0]
+        return self.aliases[0] if self.aliases and not self.bundled else None
 
     @property
     def path(self) -> Path:
         """Where its file is, or will be once downloaded."""
+        if self.is_own:
+            return own_dir() / self.location
         return (Path(__file__).parent if self.bundled else cache_dir()) / self.filename
+
+    @property
+    def card(self) -> Path:
+        """Where its model card is, if it has one."""
+        return self.path.with_name(CARD) if self.is_own else self.path.with_suffix(".md")
 
 
 def _meta(version: str, size: str, count: int, sha256: str) -> Checkpoint:
@@ -115,22 +136,54 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """The entry of a name or alias, upper and lower case alike.
+    """The entry of a name or alias, or the user's own checkpoint of that name; upper and lower case are alike.
 
     Raises
     ------
     InputError
         No checkpoint has that name.
     """
-    known = {alias.lower(): entry for entry in CHECKPOINTS for alias in (entry.name, *entry.aliases)}
+    if (entry := official(name)) is not None:
+        return entry
+    own = own_checkpoints()
+    known = {alias.lower(): entry for entry in (*own, *CHECKPOINTS) for alias in (entry.name, *entry.aliases)}
     if (entry := known.get(name.lower())) is not None:
         return entry
     close = get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {known[close[0]].name}, or " if close else ""
     raise InputError(
         f"there is no checkpoint {name!r}: {hint}give a file, or one of "
-        + ", ".join(entry.name for entry in CHECKPOINTS)
+        + ", ".join(entry.name for entry in (*CHECKPOINTS, *own))
     )
+
+
+def official(name: str) -> Checkpoint | None:
+    """The entry of a name or alias of one of Meta's checkpoints or the package's, if it is one."""
+    wanted = name.lower()
+    return next((c for c in CHECKPOINTS if wanted in (c.name.lower(), *map(str.lower, c.aliases))), None)
+
+
+def own_checkpoints() -> list[Checkpoint]:
+    """The checkpoints that the user added (`own.add_model`), by name; one whose record is damaged is left out."""
+    found = []
+    for facts in sorted(own_dir().glob(f"[!.]*/{FACTS}")):
+        try:
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            entry = Checkpoint(
+                name=facts.parent.name,
+                aliases=(),
+                config="",
+                location=f"{facts.parent.name}/{MODEL}",
+                bytes=None,
+                sha256=str(known["sha256"]),
+                version=str(known["version"]),
+                licence="-",
+                source=str(known["source"]),
+            )
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        found.append(entry)
+    return found
 
 
 def cache_dir() -> Path:
@@ -140,3 +193,8 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("napari-sam2", appauthor=False) / "checkpoints"
+
+
+def own_dir() -> Path:
+    """Folder of the checkpoints that the user added."""
+    return cache_dir() / "own"

@@ -70,3 +70,37 @@ def test_no_store(tmp_path, command):
     result = run(command, tmp_path)
     assert result.exit_code == 2
     assert "is no label store" in result.stderr
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = LabelStore.create(tmp_path / "lab")
+    for i, group in enumerate(["plate1", "plate1", None]):
+        store.add(np.full((8, 8), i), np.ones((8, 8), int), axes="yx", item=f"i{i}", group=group)
+    return store
+
+
+def test_items_put_into_a_part(store):
+    result = run("split", store.path, "--into", "test", "--item", "i0")
+    assert result.stdout == "train 0, validation 0, test 2\n"
+    assert result.stderr == "the group plate1 stays together: its 2 items are all put there\n"
+    result = run("split", store.path, "--into", "validation", "--group", "plate1", "--item", "i0", "--item", "i2")
+    assert (result.stdout, result.stderr) == ("train 0, validation 3, test 0\n", "")
+    assert run("split", store.path).stdout == "train 0, validation 3, test 0\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--into", "test"),
+        ("--item", "i0"),
+        ("--into", "test", "--item", "i0", "--validation", "0.2"),
+        ("--into", "test", "--item", "i7"),
+        ("--into", "test", "--group", "plate7"),
+        ("--into", "exam", "--item", "i0"),
+    ],
+)
+def test_a_part_that_is_not_clear(store, options):
+    result = run("split", store.path, *options)
+    assert result.exit_code == 2
+    assert store.parts() == {}

@@ -105,3 +105,52 @@ def test_verify_a_truncated_file(sam2, tmp_path):
     result = sam2("verify", path)
     assert result.exit_code == 2
     assert "is truncated" in result.stderr
+
+
+def test_the_way_of_a_model_of_one_s_own(sam2, tmp_path, nano_state):
+    path = tmp_path / "run" / "best.pt"
+    path.parent.mkdir()
+    torch.save({"model": nano_state}, path)
+    (path.parent / "model.md").write_text("# Cells of our lab\n")
+    added = sam2("add", path, "--name", "my-cells")
+    assert added.exit_code == 0, added.output
+    kept = tmp_path / "cache" / "own" / "my-cells" / "model.safetensors"
+    assert added.stdout.strip() == str(kept)
+    header, *rows = sam2("list").stdout.splitlines()
+    (row,) = [row for row in rows if row.startswith("my-cells")]
+    assert row[header.index("STATE") :].split()[0] == "yours"
+    shown = sam2("info", "my-cells").stdout
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() in shown
+    assert f"added from {path}" in shown
+    assert shown.endswith("# Cells of our lab\n")
+    assert "fits the config in the file" in sam2("verify", "my-cells").stdout
+    assert sam2("download", "my-cells").stdout.strip() == str(kept)
+    again = sam2("add", path, "--name", "my-cells")
+    assert again.exit_code == 2
+    assert again.stderr == "sam2: you have a model my-cells: choose another name, or give --force to replace it\n"
+    assert sam2("add", path, "--name", "my-cells", "--force").exit_code == 0
+    assert sam2("remove", "my-cells").exit_code == 0
+    assert not kept.parent.exists()
+    assert sam2("remove", "my-cells").exit_code == 2
+
+
+def test_a_model_of_one_s_own_that_was_changed(sam2, tmp_path, nano_state):
+    torch.save({"model": nano_state}, tmp_path / "best.pt")
+    kept = sam2("add", tmp_path / "best.pt", "--name", "mine").stdout.strip()
+    save_safetensors(nano_state, kept, {"other": "text"})
+    result = sam2("verify", "mine")
+    assert result.exit_code == 2
+    assert "is not as it was added" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["cells-nano", "a/b", "x.pt"])
+def test_names_that_are_refused(sam2, tmp_path, nano_state, name):
+    torch.save({"model": nano_state}, tmp_path / "best.pt")
+    result = sam2("add", tmp_path / "best.pt", "--name", name)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_card_of_the_bundled_model(sam2):
+    assert "# cells-nano" in sam2("info", "cells-nano").stdout

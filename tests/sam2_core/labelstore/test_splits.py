@@ -47,3 +47,55 @@ def test_nothing_left_to_train(tmp_path):
     with pytest.raises(InputError, match="together below 1"):
         extend_split(tmp_path, ["a"], 0.6, 0.4)
     assert read_split(tmp_path) == {}
+
+
+def filled(path, groups):
+    store = LabelStore.create(path)
+    for i, group in enumerate(groups):
+        store.add(np.full((8, 8), i), np.ones((8, 8), int), axes="yx", item=f"i{i}", group=group)
+    return store
+
+
+def test_items_are_put_where_they_are_wanted_and_stay(tmp_path):
+    store = filled(tmp_path / "store", [None, None, "a", "a", "b"])
+    assert [v.item for v in store.place("test", ["i0", "i2"])] == ["i0", "i2", "i3"]
+    assert store.parts() == {"i0": "test", "i2": "test", "i3": "test"}
+    assert [v.item for v in store.place("validation", groups=["b"])] == ["i4"]
+    parts = store.split(validation=0.9)
+    assert {i: parts[i] for i in ("i0", "i2", "i3", "i4")} == dict.fromkeys(("i0", "i2", "i3"), "test") | {
+        "i4": "validation"
+    }
+    store.add(np.full((8, 8), 9), np.ones((8, 8), int), axes="yx", item="late", group="a")
+    assert store.split(validation=0.5) == {**parts, "late": "test"}
+    store.place("train", ["late"])
+    assert store.parts() == {**parts, "late": "train", "i2": "train", "i3": "train"}
+
+
+@pytest.mark.parametrize(
+    ("part", "items", "groups", "message"),
+    [
+        ("test", ["i0", "i9"], [], "no item i9"),
+        ("test", [], ["c"], "no group c"),
+        ("exam", ["i0"], [], "choose train, validation, test"),
+    ],
+)
+def test_nothing_is_moved_where_a_name_is_wrong(tmp_path, part, items, groups, message):
+    store = filled(tmp_path / "store", [None, "a"])
+    with pytest.raises(InputError, match=message):
+        store.place(part, items, groups)
+    assert store.parts() == {}
+
+
+def test_two_who_place_at_once_both_succeed(tmp_path, monkeypatch):
+    from sam2_core.labelstore import splits
+
+    original, other = splits.publish, [True]
+
+    def late(folder, target):
+        if other and other.pop():  # another process takes the number first
+            splits.place(tmp_path, ["b"], "validation")
+        return original(folder, target)
+
+    monkeypatch.setattr(splits, "publish", late)
+    splits.place(tmp_path, ["a"], "test")
+    assert read_split(tmp_path) == {"a": "test", "b": "validation"}

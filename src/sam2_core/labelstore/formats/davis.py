@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.coverage import Coverage, PlaneState
@@ -22,6 +25,82 @@ from sam2_core.labelstore.formats.incoming import (
 from sam2_core.labelstore.store import ItemVersion
 
 _IMAGES, _LABELS = "JPEGImages", "Annotations"
+_NOTE = "Comment"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video of such a folder.
+
+    Attributes
+    ----------
+    name : str
+    frames_folder, labels_folder : Path
+    frames : list of Path
+        The image files, in their order.
+    annotations : dict of int to Path
+        By frame, the palette images that there are.
+    size : (int, int)
+        Height and width in pixels.
+    """
+
+    name: str
+    frames_folder: Path
+    labels_folder: Path
+    frames: list[Path]
+    annotations: dict[int, Path]
+    size: tuple[int, int]
+
+    def ids(self, i: int) -> np.ndarray:
+        """Object ids (H, W), uint32, of frame `i`; 0 everywhere where it has no annotation.
+
+        Raises
+        ------
+        InputError
+            The annotation cannot be read, or has another size than its frame.
+        """
+        return np.zeros(self.size, np.uint32) if i not in self.annotations else self.ids_in(self.annotations[i])
+
+    def ids_in(self, file: Path) -> np.ndarray:
+        """Object ids (H, W), uint32, of a file that should have the size of the frames; errors as `ids`."""
+        ids = read_ids(file)
+        if ids.shape != self.size:
+            (height, width), (rows, columns) = self.size, ids.shape
+            raise InputError(f"{file} has {columns} x {rows} pixels, its frame {width} x {height}")
+        return ids
+
+
+def clips(path: Path, names: Sequence[str] | None = None) -> Iterator[Clip]:
+    """The videos of a DAVIS-style folder, or those of `names`, of which no two may have one name.
+
+    Raises
+    ------
+    InputError
+        A folder is missing, an annotation belongs to no frame, or a name is not there, or there twice.
+    """
+    folders: dict[str, Path] = {}
+    for labels in _videos(path / _LABELS):
+        if names is None or labels.name in names:
+            if labels.name in folders:
+                raise InputError(f"{folders[labels.name]} and {labels} have one name: keep one of them in {path}")
+            folders[labels.name] = labels
+    unknown = sorted(set(names or ()) - set(folders))
+    if unknown:
+        raise InputError(f"there is no video {unknown[0]} in {path / _LABELS}")
+    for labels in folders.values():
+        yield _clip(labels, _beside(labels, path, None))
+
+
+def clips_in(frames: Path, labels: Path) -> Iterator[Clip]:
+    """The videos of a folder of frames and a folder of annotations, each with one folder a video.
+
+    Raises
+    ------
+    InputError
+        A folder is missing, or an annotation belongs to no frame.
+    """
+    for folder in _videos(labels):
+        yield _clip(folder, frames / folder.relative_to(labels))
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
@@ -33,31 +112,16 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
         A folder is missing, or an annotation has another size than its frame.
     """
     for labels in _videos(path / _LABELS):
-        frames = _beside(labels, path, images)
-        files = image_files(frames)
-        size = image_size(files[0])
-        annotated = {f.stem: f for f in image_files(labels)}
-        unknown = sorted(set(annotated) - {f.stem for f in files})
-        if unknown:
-            raise InputError(f"{annotated[unknown[0]]} has no frame in {frames}")
-
-        def plane(i: int, files=files, annotated=annotated, size=size) -> np.ndarray:  # type: ignore[no-untyped-def]
-            file = annotated.get(files[i].stem)
-            if file is None:
-                return np.zeros(size, np.uint32)
-            ids = read_ids(file)
-            if ids.shape != size:
-                raise InputError(f"{file} has {ids.shape[1]} x {ids.shape[0]} pixels, its frame {size[1]} x {size[0]}")
-            return ids
-
-        states = [PlaneState.complete if f.stem in annotated else PlaneState.none for f in files]
+        clip = _clip(labels, _beside(labels, path, images))
+        count = len(clip.frames)
+        states = [PlaneState.complete if i in clip.annotations else PlaneState.none for i in range(count)]
         yield Incoming(
-            labels.name,
-            frames,
-            stack_planes(plane, len(files), size),
+            clip.name,
+            clip.frames_folder,
+            stack_planes(clip.ids, count, clip.size),
             axes="tyx",
             coverage=Coverage("t", np.array(states, np.uint8)),
-            group=labels.name,
+            group=clip.name,
         )
 
 
@@ -86,9 +150,26 @@ def write(version: ItemVersion, folder: Path) -> None:
         frame = Image.fromarray(shown_plane(source, where))
         frame.save(folder / _IMAGES / name / f"{number:05d}.jpg", quality=95)
         if state != PlaneState.none:
-            picture = Image.fromarray(ids.astype(np.uint8))
-            picture.putpalette(palette())
-            picture.save(folder / _LABELS / name / f"{number:05d}.png")
+            save_ids(folder / _LABELS / name / f"{number:05d}.png", ids)
+
+
+def save_ids(path: Path, ids: np.ndarray, note: str | None = None) -> None:
+    """Write object ids (H, W), 0 to 255, as an indexed PNG with the palette; `note` becomes its comment."""
+    picture = Image.fromarray(ids.astype(np.uint8))
+    picture.putpalette(palette())
+    info = PngInfo()
+    if note is not None:
+        info.add_text(_NOTE, note)
+    picture.save(path, format="PNG", pnginfo=info)
+
+
+def read_note(path: Path) -> str | None:
+    """The comment that `save_ids` wrote into a PNG; None if it has none."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(_NOTE)
+    except OSError:
+        return None
 
 
 def palette() -> list[int]:
@@ -98,6 +179,22 @@ def palette() -> list[int]:
     for bit in range(8):
         colours[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
     return colours.ravel().tolist()
+
+
+def _clip(labels: Path, frames: Path) -> Clip:
+    """A video of its two folders."""
+    files = sorted(image_files(frames), key=_place)
+    numbers = {f.stem: i for i, f in enumerate(files)}
+    annotated = sorted(image_files(labels), key=_place)
+    unknown = [f for f in annotated if f.stem not in numbers]
+    if unknown:
+        raise InputError(f"{unknown[0]} has no frame in {frames}")
+    return Clip(labels.name, frames, labels, files, {numbers[f.stem]: f for f in annotated}, image_size(files[0]))
+
+
+def _place(file: Path) -> tuple[int, str]:
+    """Sorts as folders of images are read: by number where names are numbers, before all others."""
+    return (int(file.stem), file.name) if file.stem.isdecimal() else (sys.maxsize, file.name)
 
 
 def _videos(folder: Path) -> list[Path]:

@@ -58,10 +58,19 @@ def stack_planes(read: Callable[[int], np.ndarray], count: int, size: tuple[int,
 
 
 def paint_rles(rles: Iterable[tuple[int, dict[str, Any]]], size: tuple[int, int]) -> np.ndarray:
-    """Ids (H, W), uint32, of COCO run-length codes; where objects overlap, the later ones win."""
+    """Ids (H, W), uint32, of COCO run-length codes; where objects overlap, the later ones win.
+
+    Raises
+    ------
+    InputError
+        A code is damaged, or is that of a mask of another size.
+    """
     plane = np.zeros(size, np.uint32)
     for number, rle in rles:
-        mask = rle_to_mask(rle)
+        try:
+            mask = rle_to_mask(rle)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"a mask is no run-length code of COCO ({error})") from None
         if mask.shape != size:
             raise InputError(f"a mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
         plane[mask] = number
@@ -111,10 +120,9 @@ def read_ids(path: Path) -> np.ndarray:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image file."""
-    from sam2_core.volume.open import open_volume
+    from sam2_core.predict.image_frames import image_size
 
-    volume = open_volume(path)
-    return volume.size("y"), volume.size("x")
+    return image_size(path)
 
 
 def shown_planes(version: ItemVersion) -> Iterator[tuple[dict[str, int], PlaneSource, np.ndarray, PlaneState]]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sam2_core.errors import InputError
+from sam2_core.labelstore.copying import copy_image_file
 from sam2_core.labelstore.formats.incoming import Incoming
-from sam2_core.labelstore.store import ItemVersion, copy_image_file
+from sam2_core.labelstore.store import ItemVersion
 from sam2_core.volume.export import EXPORTS
 from sam2_core.volume.files import replacing
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.coverage import PlaneState
@@ -24,14 +25,26 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
     if not files:
         raise InputError(f"there are no JSON files in {path}")
     for file in files:
-        data = read_json(file)
-        try:
-            entry, annotations = data["image"], data["annotations"]
-            size = (int(entry["height"]), int(entry["width"]))
-            codes = sorted((a["segmentation"] for a in annotations), key=rle_area, reverse=True)
-            image = (images or file.parent) / entry["file_name"]
-        except (KeyError, TypeError):
-            raise InputError(f"{file} is no SA-1B file: it has no image and annotations") from None
+        name, size, codes = read_masks(file)
+        image = (images or file.parent) / name
         if not image.is_file():
             raise InputError(f"the image {image} does not exist: give the folder of the images with --images")
         yield Incoming(file.stem, image, paint_rles(enumerate(codes, 1), size), coverage=PlaneState.partial)
+
+
+def read_masks(file: Path) -> tuple[str, tuple[int, int], list[dict[str, Any]]]:
+    """The name of the image of an annotation file, its (height, width), and its run-length codes, the largest first.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds something else.
+    """
+    data = read_json(file)
+    try:
+        entry, annotations = data["image"], data["annotations"]
+        size = (int(entry["height"]), int(entry["width"]))
+        codes = sorted((a["segmentation"] for a in annotations), key=rle_area, reverse=True)
+        return str(entry["file_name"]), size, codes
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{file} is no SA-1B file: it has no image and annotations") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +25,9 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
     InputError
         A video is missing, or a file is damaged.
     """
-    files = _annotations(path) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"there are no files *_manual.json or *_auto.json in {path}")
+    files = list(annotation_files(path).values()) if path.is_dir() else [path]
     for file in files:
-        data = read_json(file)
-        try:
-            name, masklets = str(data["video_id"]), data["masklet"]
-        except (KeyError, TypeError):
-            raise InputError(f"{file} is no SA-V file: it has no video_id and masklet") from None
+        name, masklets = read_masklets(file)
         video = (images or file.parent) / f"{name}.mp4"
         if not video.is_file():
             raise InputError(f"the video {video} does not exist: give the folder of the videos with --images")
@@ -53,7 +48,34 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
         yield Incoming(name, video, labels, axes=None, coverage=Coverage("t", states), group=name)
 
 
-def _annotations(folder: Path) -> list[Path]:
+def annotation_files(folder: Path) -> dict[str, Path]:
+    """The annotation file of each video of a folder, by the video's name; those made by hand go before automatic ones.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
     manual = {f.name.removesuffix("_manual.json"): f for f in folder.glob("*_manual.json")}
     automatic = {f.name.removesuffix("_auto.json"): f for f in folder.glob("*_auto.json")}
-    return [f for _, f in sorted({**automatic, **manual}.items())]
+    if not manual and not automatic:
+        raise InputError(f"there are no files *_manual.json or *_auto.json in {folder}")
+    return dict(sorted({**automatic, **manual}.items()))
+
+
+def read_masklets(file: Path) -> tuple[str, list[list[dict[str, Any]]]]:
+    """The name of the video of an annotation file, and the run-length codes of its objects on every `STRIDE`-th frame.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds something else.
+    """
+    data = read_json(file)
+    try:
+        name, masklets = str(data["video_id"]), data["masklet"]
+    except (KeyError, TypeError):
+        raise InputError(f"{file} is no SA-V file: it has no video_id and masklet") from None
+    if not isinstance(masklets, list) or not all(isinstance(codes, list) for codes in masklets):
+        raise InputError(f"{file} is no SA-V file: its masklet is no list with a list of masks for each frame")
+    return name, masklets

@@ -1,0 +1,89 @@
+"""`sam2 evaluate`: measure a model, or masks that were written, on labelled data."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sam2_core.cli import options
+from sam2_core.errors import InputError, MissingDependencyError
+
+
+class PartName(StrEnum):
+    """What of a label store is measured on."""
+
+    validation = "validation"
+    train = "train"
+    test = "test"
+    all = "all"
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="STORE|FOLDER", help="A label store (or STORE@SNAPSHOT), or a folder as DAVIS and MOSE have it."
+        ),
+    ],
+    model: Annotated[str | None, typer.Option(help="Name or checkpoint file.", show_default="cells-nano")] = None,
+    config: options.Config = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Measure masks DIR/VIDEO/00000.png instead of a model.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="REPORT.json", help="Write the report as JSON, too.")] = None,
+    part: Annotated[PartName | None, typer.Option(help="Of a store.", show_default="validation")] = None,
+    videos: options.Videos = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Objects clicked on; clips and volumes are taken until they hold as many.")
+    ] = 100,
+    automatic: Annotated[
+        int, typer.Option(min=0, help="Images for automatic masks, of those whose labels are complete.")
+    ] = 10,
+    points_per_side: Annotated[int, typer.Option(min=1, help="Of automatic masks, as in sam2 auto.")] = 32,
+    pred_iou_thresh: Annotated[float, typer.Option(help="Of automatic masks, as in sam2 auto.")] = 0.8,
+    stability_score_thresh: Annotated[float, typer.Option(help="Of automatic masks, as in sam2 auto.")] = 0.95,
+    image_size: options.ImageSize = None,
+    device: options.Device = "auto",
+) -> None:
+    """Measure a model on labelled data and print a table.
+
+    IoU after 1, 3 and 5 simulated clicks and with a box, the clicks it takes to IoU 0.85 and 0.9 (NoC), J&F of clips
+    as DAVIS 2017 defines it, Dice of volumes, and the average precision of automatic masks.
+
+    Example: sam2 evaluate --model my-cells/model.safetensors --data lab --out report.json
+    """
+    try:
+        from training import measure
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(error.name or "training", "train", "evaluate a model") from None
+    from sam2_core.volume.files import write_json
+
+    data, names = data.expanduser(), options.parse_names(videos)
+    started = time.perf_counter()
+    about: dict[str, Any] = {"data": str(data), "part": None if part is None else part.value, "videos": names}
+    if predictions is not None:
+        if model is not None or part is not None:
+            raise InputError("--predictions are measured as they are: leave out --model and --part")
+        report = measure.measure_predictions(data, predictions.expanduser(), names)
+        about |= {"predictions": str(predictions)}
+    else:
+        sequences = measure.load_data(data, about["part"], names)
+        from sam2_core.build import load_model
+
+        model = model or "cells-nano"
+        network = load_model(model, device=device, config=config, image_size=image_size)
+        found: dict[str, Any] = {
+            "points_per_side": points_per_side,
+            "pred_iou_thresh": pred_iou_thresh,
+            "stability_score_thresh": stability_score_thresh,
+        }
+        report = measure.measure_model(network, sequences, limit, automatic, **found)
+        about |= {"model": model, "image_size": int(network.image_size), "limit": limit, "automatic": found}
+    if out is not None:
+        write_json(out.expanduser(), {**about, "seconds": round(time.perf_counter() - started), **report})
+        typer.echo(f"wrote {out}", err=True)
+    typer.echo(measure.table(report))
