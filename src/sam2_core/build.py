@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sam2_core.configs import load_config
+from sam2_core.configs import load_config, own_settings
 from sam2_core.errors import InputError
 from sam2_core.model import hiera, image_encoder, memory_attention, memory_encoder, position_encoding, sam2
 from sam2_core.model.attention import RoPEAttention
@@ -98,10 +98,9 @@ def build_model(config: Mapping[str, Any]) -> sam2.SAM2Base:
     model = _instantiate(node, "model")
     if not isinstance(model, sam2.SAM2Base):
         raise InputError("the config's model is not a SAM 2 model: its _target_ must name SAM2Base")
-    own = dict(config.get("napari_sam2") or {})
-    model.sam_prompt_encoder.boxes_as_masks = bool(own.pop("boxes_as_masks", False))
-    if own:
-        raise InputError(f"the config has an unknown key napari_sam2.{next(iter(own))}: boxes_as_masks is known")
+    own = own_settings(config)
+    model.sam_prompt_encoder.boxes_as_masks = own.boxes_as_masks
+    model.pred_iou_thresh, model.stability_score_thresh = own.pred_iou_thresh, own.stability_score_thresh
     return model
 
 

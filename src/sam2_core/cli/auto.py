@@ -33,8 +33,8 @@ def auto(
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
     points_per_side: Annotated[int, typer.Option(min=1, help="Clicks along each side of a plane.")] = 32,
-    pred_iou_thresh: Annotated[float, typer.Option(help="Least predicted IoU of a mask, 0 to 1.")] = 0.8,
-    stability_score_thresh: Annotated[float, typer.Option(help="Least stability of a mask's edge, 0 to 1.")] = 0.95,
+    pred_iou_thresh: options.PredIouThresh = None,
+    stability_score_thresh: options.StabilityScoreThresh = None,
     box_nms_thresh: Annotated[float, typer.Option(help="Overlap of boxes above which the better mask stays.")] = 0.7,
     min_area: Annotated[int, typer.Option(min=0, help="Objects of fewer pixels are left out.")] = 0,
     max_area: Annotated[int | None, typer.Option(min=1, help="Objects of more pixels are left out.")] = None,
@@ -64,8 +64,6 @@ def auto(
     windows_for(volume, chosen, limits)
     found: dict[str, Any] = {
         "points_per_side": points_per_side,
-        "pred_iou_thresh": pred_iou_thresh,
-        "stability_score_thresh": stability_score_thresh,
         "box_nms_thresh": box_nms_thresh,
         "crop_n_layers": crop_layers,
     }
@@ -73,6 +71,7 @@ def auto(
         volume, input_path, model, config, image_size, grid.axis, ranges, channel=channel, window=window
     )
     settings |= {"track": track, "min-area": min_area, "max-area": max_area, **found}
+    settings |= {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
     output = Output.prepare(out, volume, settings, overwrite=overwrite, resume=resume)
 
     from sam2_core.build import load_model
@@ -80,6 +79,7 @@ def auto(
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
     network = load_model(model, device=device, config=config, image_size=image_size)
+    found |= options.automatic_thresholds(network, pred_iou_thresh, stability_score_thresh)
     generator = SAM2AutomaticMaskGenerator(network, min_mask_region_area=0, **found)
     predictor = SAM2VideoPredictor(network)
     with output.session(resume, predictor, volume, config=config, axis=axis, channel=chosen, window=limits) as session:

@@ -44,8 +44,8 @@ def evaluate(
         int, typer.Option(min=0, help="Images for automatic masks, of those whose labels are complete.")
     ] = 10,
     points_per_side: Annotated[int, typer.Option(min=1, help="Of automatic masks, as in sam2 auto.")] = 32,
-    pred_iou_thresh: Annotated[float, typer.Option(help="Of automatic masks, as in sam2 auto.")] = 0.8,
-    stability_score_thresh: Annotated[float, typer.Option(help="Of automatic masks, as in sam2 auto.")] = 0.95,
+    pred_iou_thresh: options.PredIouThresh = None,
+    stability_score_thresh: options.StabilityScoreThresh = None,
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
 ) -> None:
@@ -76,11 +76,8 @@ def evaluate(
 
         model = model or "cells-nano"
         network = load_model(model, device=device, config=config, image_size=image_size)
-        found: dict[str, Any] = {
-            "points_per_side": points_per_side,
-            "pred_iou_thresh": pred_iou_thresh,
-            "stability_score_thresh": stability_score_thresh,
-        }
+        found: dict[str, Any] = {"points_per_side": points_per_side}
+        found |= options.automatic_thresholds(network, pred_iou_thresh, stability_score_thresh)
         report = measure.measure_model(network, sequences, limit, automatic, **found)
         about |= {"model": model, "image_size": int(network.image_size), "limit": limit, "automatic": found}
     if out is not None:

@@ -10,6 +10,7 @@ import typer
 from sam2_core.errors import InputError
 
 if TYPE_CHECKING:
+    from sam2_core.model.sam2 import SAM2Base
     from sam2_core.volume.volume import Volume
 
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Image, volume, folder of images, video or zarr store.")]
@@ -31,8 +32,26 @@ RangeOption = Annotated[
 ]
 ImageSize = Annotated[int | None, typer.Option(help="Side of the model's input in pixels, a multiple of 32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+PredIouThresh = Annotated[
+    float | None, typer.Option(help="Least predicted IoU of a mask, 0 to 1.", show_default="what suits the model")
+]
+StabilityScoreThresh = Annotated[
+    float | None, typer.Option(help="Least stability of a mask's edge, 0 to 1.", show_default="what suits the model")
+]
 Videos = Annotated[str | None, typer.Option(metavar="A,B", help="Only these videos of the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+
+
+def automatic_thresholds(
+    model: SAM2Base, pred_iou_thresh: float | None, stability_score_thresh: float | None
+) -> dict[str, float]:
+    """Settings of automatic masks: the given thresholds, else those that suit the model."""
+    return {
+        "pred_iou_thresh": model.pred_iou_thresh if pred_iou_thresh is None else pred_iou_thresh,
+        "stability_score_thresh": (
+            model.stability_score_thresh if stability_score_thresh is None else stability_score_thresh
+        ),
+    }
 
 
 def parse_channel(text: str | None) -> int | tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,39 @@ import yaml
 from sam2_core.errors import InputError
 
 FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """What a config says to this implementation alone, in its part `napari_sam2`; the reference does not read it.
+
+    Attributes
+    ----------
+    boxes_as_masks : bool
+        See `sam2_core.model.prompt_encoder.PromptEncoder`.
+    pred_iou_thresh, stability_score_thresh : float
+        Thresholds of automatic masks that suit the scores the model gives.
+    """
+
+    boxes_as_masks: bool = False
+    pred_iou_thresh: float = 0.8
+    stability_score_thresh: float = 0.95
+
+
+def own_settings(config: Mapping[str, Any]) -> OwnSettings:
+    """The part `napari_sam2` of a config's content.
+
+    Raises
+    ------
+    InputError
+        It has an unknown key.
+    """
+    given = dict(config.get("napari_sam2") or {})
+    known = [field.name for field in fields(OwnSettings)]
+    for key in given:
+        if key not in known:
+            raise InputError(f"the config has an unknown key napari_sam2.{key}: there are {', '.join(known)}")
+    return OwnSettings(**given)
 
 
 def config_names() -> list[str]:

@@ -113,6 +113,12 @@ class SAM2Base(nn.Module):
         Longest distance of an object pointer, in frames, plus one.
     """
 
+    pred_iou_thresh: float = 0.8
+    """Predicted IoU from which automatic masks of this model are good; as a rule that of Meta's models."""
+
+    stability_score_thresh: float = 0.95
+    """Stability from which they are."""
+
     def __init__(
         self,
         image_encoder: ImageEncoder,

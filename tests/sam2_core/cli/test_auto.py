@@ -83,3 +83,18 @@ def test_planes_of_a_time_lapse():
     planes = planes_of(grid, {"t": (1, 2), "z": (0, 2)})
     assert planes == [(("t", 1), ("z", 0)), (("t", 1), ("z", 1))]
     assert planes_of(Grid((), (4, 4), None), {}) == [()]
+
+
+def test_thresholds_are_the_models_unless_given():
+    from sam2_core.build import build_model
+    from sam2_core.cli.options import automatic_thresholds
+    from sam2_core.configs import load_config
+
+    own = ["model.image_size=64", "napari_sam2.pred_iou_thresh=0.4", "napari_sam2.stability_score_thresh=0.6"]
+    model = build_model(load_config("sam2.1_hiera_t", own))
+    assert automatic_thresholds(model, None, None) == {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.6}
+    assert automatic_thresholds(model, 0.7, 0.0) == {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.0}
+    assert automatic_thresholds(build_model(load_config("sam2.1_hiera_t", own[:1])), None, None) == {
+        "pred_iou_thresh": 0.8,
+        "stability_score_thresh": 0.95,
+    }
