@@ -1,14 +1,21 @@
 """Where a run computes and in which precision: bfloat16 where the device is quicker with it, else float32."""
 
 import time
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
+
+from sam2_core.build import resolve_device
+from sam2_core.errors import InputError
 
 
 def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
     """The processes of a run, one a device: DDP where there are several.
+
+    `Fabric.launch` spawns them with the function it is given, unless SLURM or torchrun started them.
 
     Parameters
     ----------
@@ -18,11 +25,22 @@ def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: i
         See `resolve_precision`.
     devices, nodes : int
         Devices of each machine, and machines.
+
+    Raises
+    ------
+    InputError
+        There is no such device, or there are fewer of them.
     """
+    kind = resolve_device(device).type
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
+    if not 1 <= devices <= there:
+        raise InputError(f"{devices} devices are wanted and this machine has {there} of the kind {kind}: give fewer")
     if precision == "auto":
         precision = resolve_precision(precision, Fabric(accelerator=device, devices=1).device)
     # a step on single images does not touch the memory's parameters
-    strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
+    method: Literal["popen", "spawn"] = "popen" if started_outside() else "spawn"
+    several = devices * nodes > 1
+    strategy = DDPStrategy(find_unused_parameters=True, start_method=method) if several else "auto"
     return Fabric(
         accelerator=device,
         devices=devices,
@@ -30,6 +48,11 @@ def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: i
         strategy=strategy,
         precision=precision,  # type: ignore
     )
+
+
+def started_outside() -> bool:
+    """Whether SLURM or torchrun starts the processes of the run, this one among them."""
+    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -23,13 +23,13 @@ class LoraSettings:
         Patterns (as in a shell) of names of linear layers of the image encoder and the mask decoder.
     rank : int
         Inner width of an adapter.
-    alpha : float
+    alpha : int
         What an adapter adds is multiplied by ``alpha / rank``.
     """
 
     layers: list[str] = field(default_factory=lambda: ["image_encoder.trunk.*.qkv", "image_encoder.trunk.*.attn.proj"])
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
 
 
 def add_adapters(model: SAM2Base, settings: LoraSettings) -> None:
@@ -61,11 +61,11 @@ def add_adapters(model: SAM2Base, settings: LoraSettings) -> None:
 
 def merged_state_dict(model: SAM2Base) -> dict[str, Tensor]:
     """The model's weights under the names of a model without adapters, what the adapters learnt added."""
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear
 
     state = {name.replace(".base_layer.", "."): v for name, v in model.state_dict().items() if ".lora_" not in name}
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, Linear):
             (adapter,) = module.active_adapters
             state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(adapter)
     return state

@@ -30,7 +30,7 @@ from sam2_core.volume.files import disk_errors
 from training.batches import StepBatches, batch_loader
 from training.dataset.labelled_sets import Sequence as LabelledSequence
 from training.lora import add_adapters, merged_state_dict
-from training.model.sam2_train import ClipBatch, SAM2Train
+from training.model.sam2_train import ClipBatch, SAM2Train, mean_over_processes
 from training.model.start import prepare_decoder
 from training.optimizer import build_optimizers, half_cosine, set_learning_rate
 from training.settings import TrainSettings
@@ -49,7 +49,7 @@ class Trainer:
     out : Path
         Where logs and checkpoints go.
     fabric : Fabric
-        Device, precision and, later, processes.
+        Device, precision and processes, launched where there are several.
     validate : callable, optional
         Gives numbers by name for a model in evaluation mode, among them `METRIC`, larger being better; called every
         `validate_every` steps and at the end. The weights with the best one are kept in `BEST`.
@@ -142,7 +142,7 @@ class Trainer:
                     self._validate(writer)
                 if self.step % self.settings.save_every == 0:
                     self.save()
-                if self.is_done or interrupted.is_set():
+                if self.is_done or self._any_process(interrupted.is_set()):
                     break
         self.save()
         if writer is not None:
@@ -210,6 +210,10 @@ class Trainer:
         result = self.model(**{f.name: getattr(batch, f.name) for f in fields(batch)})
         self.fabric.backward(result["total"] / self.settings.accumulate)
         return {name: float(value.detach()) for name, value in result.items()}
+
+    def _any_process(self, flag: bool) -> bool:
+        # processes that stopped at different steps would wait for each other for ever
+        return bool(mean_over_processes(torch.tensor(float(flag), device=self.fabric.device)) > 0)
 
     def _begin_step(self) -> None:
         phase, within = self.settings.phase_at(self.step)
