@@ -31,12 +31,11 @@ def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: i
     InputError
         There is no such device, or there are fewer of them.
     """
-    kind = resolve_device(device).type
+    chosen = resolve_device(device)
+    kind = chosen.type
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
     if not 1 <= devices <= there:
         raise InputError(f"{devices} devices are wanted and this machine has {there} of the kind {kind}: give fewer")
-    if precision == "auto":
-        precision = resolve_precision(precision, Fabric(accelerator=device, devices=1).device)
     # a step on single images does not touch the memory's parameters
     method: Literal["popen", "spawn"] = "popen" if started_outside() else "spawn"
     several = devices * nodes > 1
@@ -46,7 +45,7 @@ def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: i
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        precision=precision,  # type: ignore
+        precision=resolve_precision(precision, chosen),  # type: ignore
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sam2_core.build import build_model
-from sam2_core.configs import find_config, load_config
+from sam2_core.configs import config_text, load_config
 from sam2_core.errors import InputError
 from sam2_core.weights.checkpoints import check_state_dict, save_safetensors
 
@@ -44,7 +44,7 @@ def export(run: Path, out: Path, config: str, averaged: bool = True) -> None:
     weights = {k.removeprefix(prefix): v for k, v in state[kept].items() if k.startswith(prefix)}
     check_state_dict(build_model(load_config(config)), weights)
     half = {name: value.half() for name, value in weights.items()}
-    save_safetensors(half, out, {"config": find_config(config).read_text(encoding="utf-8"), "step": str(state["step"])})
+    save_safetensors(half, out, {"config": config_text(config), "step": str(state["step"])})
 
 
 if __name__ == "__main__":

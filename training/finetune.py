@@ -16,7 +16,7 @@ import yaml
 
 from sam2_core import __version__
 from sam2_core.build import load_model
-from sam2_core.configs import find_config, load_config
+from sam2_core.configs import config_text, load_config
 from sam2_core.errors import InputError
 from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.records import now
@@ -24,6 +24,7 @@ from sam2_core.labelstore.snapshots import read_snapshot
 from sam2_core.model.sam2 import SAM2Base
 from sam2_core.volume.files import disk_errors, write_json
 from sam2_core.weights.checkpoints import config_for, load_state_dict, resolve, save_safetensors
+from sam2_core.weights.table import CARD, MODEL
 from training.dataset.label_store import load_store
 from training.dataset.labelled_sets import Sequence
 from training.device import make_fabric
@@ -36,7 +37,7 @@ from training.settings import Phase, TrainSettings
 from training.tasks import image_tasks, propagation_tasks
 from training.trainer import CHECKPOINT, METRIC, Trainer
 
-MODEL, CARD, METRICS, RUN = "model.safetensors", "model.md", "metrics.json", "run.json"
+METRICS, RUN = "metrics.json", "run.json"
 
 Metrics = dict[str, float]
 
@@ -129,10 +130,9 @@ def finetune(
     trainer.resume()
     if not trainer.fit(training):
         return None
-    text = _config_text(settings.model)
     weights = {name: value.half() for name, value in trainer.best_state().items()}
     temporary = out / f".{MODEL}"
-    save_safetensors(weights, temporary, {"config": text})
+    save_safetensors(weights, temporary, {"config": config_text(settings.model)})
     say("measuring the new model")
     after = measure(load_model(temporary, options.device), validation, options.limit)
     write_json(out / METRICS, {"before": before, "after": after})
@@ -245,10 +245,6 @@ def _validation_part(store: LabelStore, snapshot: str, say: Callable[[str], None
     except InputError:
         say("there is nothing in the validation part, so what is gained will not be measured")
         return []
-
-
-def _config_text(config: str) -> str:
-    return config if "\n" in config else find_config(config).read_text(encoding="utf-8")
 
 
 def _card(

@@ -21,6 +21,7 @@ from sam2_core.configs import load_config
 from sam2_core.errors import InputError, MissingDependencyError
 from sam2_core.volume.files import disk_errors
 from sam2_core.weights.checkpoints import check_state_dict, load_state_dict, save_safetensors
+from sam2_core.weights.table import MODEL
 from training.dataset.folders import load_davis
 from training.dataset.labelled_sets import Sequence as LabelledSequence
 from training.device import make_fabric, started_outside
@@ -31,7 +32,7 @@ from training.trainer import Trainer, finish_step_on_interrupt
 if TYPE_CHECKING:
     import submitit
 
-MODEL, CONFIG, JOBS = "model.safetensors", "config.yaml", "submitit_logs"
+CONFIG, JOBS = "config.yaml", "submitit_logs"
 
 
 @dataclass(frozen=True)

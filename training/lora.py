@@ -61,9 +61,12 @@ def add_adapters(model: SAM2Base, settings: LoraSettings) -> None:
 
 def merged_state_dict(model: SAM2Base) -> dict[str, Tensor]:
     """The model's weights under the names of a model without adapters, what the adapters learnt added."""
+    state = model.state_dict()
+    if not any(".lora_" in name for name in state):
+        return state  # without peft, which takes seconds to import
     from peft.tuners.lora import Linear
 
-    state = {name.replace(".base_layer.", "."): v for name, v in model.state_dict().items() if ".lora_" not in name}
+    state = {name.replace(".base_layer.", "."): value for name, value in state.items() if ".lora_" not in name}
     for name, module in model.named_modules():
         if isinstance(module, Linear):
             (adapter,) = module.active_adapters

@@ -19,11 +19,11 @@ from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.formats.davis import Clip, clips
 from sam2_core.metrics import average_precision
 from training.clip_scores import ObjectScore, clip_report, score_clip
-from training.dataset.folders import load_davis
+from training.dataset.folders import clip_sequence
 from training.dataset.label_store import load_store, stored_sequences
 from training.dataset.labelled_sets import Sequence
 from training.evaluate import CLICK_GOALS, IMAGE_PROMPTS, Scores, score_images, score_propagation
-from training.tasks import PLANES_PER_SEQUENCE, image_tasks, propagation_tasks
+from training.tasks import PLANES_PER_SEQUENCE, image_tasks, propagation_tasks, spread
 
 if TYPE_CHECKING:
     from sam2_core.model.sam2 import SAM2Base
@@ -62,8 +62,8 @@ def load_data(path: Path, part: str | None = None, videos: Names[str] | None = N
     if is_clip_folder(path):
         if part not in (None, "all"):
             raise InputError(f"{path} has no part {part}: leave out --part, or put the data into a label store")
-        names = {clip.name for clip in clips(path, videos)}
-        return [s for s in load_davis(path, set_name=path.resolve().name) if s.name in names]
+        chosen = sorted(clips(path, videos), key=lambda clip: clip.name)
+        return [clip_sequence(clip, path.resolve().name) for clip in chosen]
     name, _, snapshot = (str(path), "", "") if path.exists() else str(path).rpartition("@")
     if not (Path(name or path) / "store.json").is_file():
         raise InputError(f"{path} is neither a label store nor a folder with JPEGImages/ and Annotations/")
@@ -192,10 +192,8 @@ def complete_planes(sequences: Iterable[Sequence], count: int) -> list[tuple[Seq
     for sequence in sequences:
         labelled = np.flatnonzero(sequence.labelled)
         if sequence.complete and len(labelled):
-            places = np.rint(np.linspace(0, len(labelled) - 1, min(len(labelled), PLANES_PER_SEQUENCE))).astype(int)
-            every += [(sequence, int(t)) for t in labelled[places]]
-    chosen = np.rint(np.linspace(0, len(every) - 1, min(len(every), count))).astype(int)
-    return [every[i] for i in chosen]
+            every += [(sequence, int(t)) for t in labelled[spread(len(labelled), PLANES_PER_SEQUENCE)]]
+    return [every[i] for i in spread(len(every), count)]
 
 
 def table(report: dict[str, Any]) -> str:

@@ -79,13 +79,17 @@ def image_tasks(sequences: Iterable[Sequence], limit: int = 100, seed: int = 0) 
     by_set: dict[str, list[list[_Candidate]]] = defaultdict(list)
     for sequence in sequences:
         labelled = np.flatnonzero(sequence.labelled)
-        count = min(len(labelled), PLANES_PER_SEQUENCE)
-        for t in labelled[np.rint(np.linspace(0, len(labelled) - 1, count)).astype(int)]:
+        for t in labelled[spread(len(labelled), PLANES_PER_SEQUENCE)]:
             areas = np.bincount(np.asarray(sequence.labels[t]).ravel())
             areas[0] = 0
             ids = rng.permutation(np.flatnonzero(areas >= MIN_AREA))
             by_set[sequence.set].append([(sequence, int(t), int(i)) for i in ids])
     return [_image_task(*chosen) for images in by_set.values() for chosen in _round_robin(images, limit)]
+
+
+def spread(length: int, most: int) -> np.ndarray:
+    """At most `most` of the places 0 .. length - 1, evenly spread, the first and the last among them; int."""
+    return np.rint(np.linspace(0, length - 1, min(length, most))).astype(int)
 
 
 def propagation_tasks(

@@ -11,7 +11,8 @@ import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.formats import davis, sav
-from sam2_core.labelstore.formats.incoming import image_files, image_size
+from sam2_core.labelstore.formats.incoming import image_files
+from sam2_core.predict.image_frames import image_size
 from sam2_core.predict.video_frames import VideoFrames
 from training.dataset.labelled_sets import Sequence
 from training.dataset.planes import ClipLabels, ImagePlanes, MaskLabels, MaskletLabels, Planes, VideoPlanes
@@ -60,13 +61,14 @@ def load_davis(
     labels = _folder(folder, "Annotations", gt_folder, "gt_folder")
     known = {clip.name: clip for clip in davis.clips_in(frames, labels)}
     chosen = _chosen(known, file_list_txt, excluded_videos_list_txt, f"annotations in {labels}")
-    found = []
-    for name in chosen:
-        clip = known[name]
-        labelled = np.isin(np.arange(len(clip.frames)), list(clip.annotations))
-        pictures = _pictures(clip.frames_folder, [f.name for f in clip.frames])
-        found.append(_sequence(set_name, name, pictures, ClipLabels(clip), labelled))
-    return found
+    return [clip_sequence(known[name], set_name) for name in chosen]
+
+
+def clip_sequence(clip: davis.Clip, set_name: str) -> Sequence:
+    """One video of such a folder, as `load_davis` gives it."""
+    labelled = np.isin(np.arange(len(clip.frames)), list(clip.annotations))
+    pictures = _pictures(clip.frames_folder, [f.name for f in clip.frames])
+    return _sequence(set_name, clip.name, pictures, ClipLabels(clip), labelled)
 
 
 def load_sav(

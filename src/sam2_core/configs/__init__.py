@@ -78,6 +78,19 @@ def find_config(name_or_path: str | Path) -> Path:
     )
 
 
+def config_text(source: str | Path) -> str:
+    """The text of a config: of a name or path (see `find_config`), or the text itself, which has several lines.
+
+    Raises
+    ------
+    InputError
+        Nothing of that name exists.
+    """
+    if isinstance(source, str) and "\n" in source:
+        return source
+    return find_config(source).read_text(encoding="utf-8")
+
+
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a config and apply overrides.
 
@@ -96,12 +109,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     if isinstance(source, Mapping):
         config = _copy(source)
     else:
-        is_text = isinstance(source, str) and "\n" in source
-        text = source if is_text else find_config(source).read_text(encoding="utf-8")
+        text = config_text(source)
         try:
-            config = yaml.load(str(text), Loader=_Loader)
+            config = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
-            place = "the config text" if is_text else str(source)
+            place = "the config text" if text == source else str(source)
             raise InputError(f"{place} is not a YAML file: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise InputError(

@@ -59,12 +59,13 @@ def add_model(file: str | Path, name: str, config: str | Path | None = None, for
     _check_name(name)
     file = Path(file).expanduser()
     from sam2_core.build import build_model
-    from sam2_core.configs import find_config, load_config
+    from sam2_core.configs import config_text, load_config
 
     state = load_state_dict(file)
     metadata = embedded_metadata(file)
     chosen = config or metadata.get("config") or config_for(state)
-    text = chosen if isinstance(chosen, str) and "\n" in chosen else _text_of(find_config(chosen))
+    # a file of one line is the text of a config, too, as long as its line has an end
+    text = config_text(chosen).rstrip("\n") + "\n"
     check_state_dict(build_model(load_config(text)), state)
     card = file.with_name(CARD)
     facts = {
@@ -152,7 +153,3 @@ def _check_name(name: str) -> None:
         )
     if (known := official(name)) is not None:
         raise InputError(f"{name} is the name of an official model ({known.name}): choose another")
-
-
-def _text_of(config: Path) -> str:
-    return config.read_text(encoding="utf-8").rstrip("\n") + "\n"

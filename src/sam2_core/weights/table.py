@@ -16,7 +16,7 @@ from pathlib import Path
 from sam2_core.errors import InputError
 
 MODEL, FACTS, CARD = "model.safetensors", "model.json", "model.md"
-"""The files of a checkpoint that the user added."""
+"""The files of a checkpoint that the user added; a training run names its model and card so, too."""
 
 META_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 

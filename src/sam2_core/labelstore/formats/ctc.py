@@ -10,7 +10,8 @@ import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore.coverage import Coverage, PlaneState
-from sam2_core.labelstore.formats.incoming import Incoming, image_files, image_size, read_ids, stack_planes
+from sam2_core.labelstore.formats.incoming import Incoming, image_files, read_ids, stack_planes
+from sam2_core.predict.image_frames import image_size
 
 _KINDS = ("ST/SEG", "GT/SEG", "GT/TRA")  # silver truth has whole outlines and one id a track
 

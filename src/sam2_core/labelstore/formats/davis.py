@@ -16,13 +16,13 @@ from sam2_core.labelstore.coverage import Coverage, PlaneState
 from sam2_core.labelstore.formats.incoming import (
     Incoming,
     image_files,
-    image_size,
     read_ids,
     shown_plane,
     shown_planes,
     stack_planes,
 )
 from sam2_core.labelstore.store import ItemVersion
+from sam2_core.predict.image_frames import image_size
 
 _IMAGES, _LABELS = "JPEGImages", "Annotations"
 _NOTE = "Comment"

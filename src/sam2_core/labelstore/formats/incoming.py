@@ -118,13 +118,6 @@ def read_ids(path: Path) -> np.ndarray:
     return ids.astype(np.uint32)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file."""
-    from sam2_core.predict.image_frames import image_size
-
-    return image_size(path)
-
-
 def shown_planes(version: ItemVersion) -> Iterator[tuple[dict[str, int], PlaneSource, np.ndarray, PlaneState]]:
     """Every plane of an item: its position, the source of the image, the ids, and how far it is labelled.
 
