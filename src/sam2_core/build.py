@@ -100,7 +100,11 @@ def build_model(config: Mapping[str, Any]) -> sam2.SAM2Base:
         raise InputError("the config's model is not a SAM 2 model: its _target_ must name SAM2Base")
     own = own_settings(config)
     model.sam_prompt_encoder.boxes_as_masks = own.boxes_as_masks
-    model.pred_iou_thresh, model.stability_score_thresh = own.pred_iou_thresh, own.stability_score_thresh
+    model.keep_to_prompts = own.keep_to_prompts
+    if own.pred_iou_thresh is not None:
+        model.pred_iou_thresh = own.pred_iou_thresh
+    if own.stability_score_thresh is not None:
+        model.stability_score_thresh = own.stability_score_thresh
     return model
 
 

@@ -144,7 +144,7 @@ def _build(name: str, well_scaled: Callable[[nn.Module], dict[str, Tensor]]) -> 
     state = _trained(name) or well_scaled(theirs)
     theirs.load_state_dict(state)
     ours.model.load_state_dict(state, assign=True)
-    ours.model.sam_prompt_encoder.boxes_as_masks = False  # ours alone has it
+    ours.model.sam_prompt_encoder.boxes_as_masks = ours.model.keep_to_prompts = False  # ours alone has them
     # the reference fills holes on a GPU only
     theirs.fill_hole_area = ours.fill_hole_area = 0
     return Pair(name, theirs, ours)

@@ -202,7 +202,7 @@ class TestAutomaticNotebook:
         assert all(set(record) == keys for record in generator.generate(image))
 
 
-# parameter names and defaults of sam2 1.1.0, in order; ours may have more after them
+# parameter names and defaults of sam2 1.1.0, in order; ours may have more after them. No default: ours is wider
 SIGNATURES = {
     build_sam2: "config_file, ckpt_path=None, device, mode='eval', hydra_overrides_extra, apply_postprocessing=True",
     build_sam2_video_predictor: "config_file, ckpt_path=None, device, mode='eval', hydra_overrides_extra, "
@@ -229,8 +229,8 @@ SIGNATURES = {
     SAM2VideoPredictor.clear_all_prompts_in_frame: "self, inference_state, frame_idx, obj_id, need_output=True",
     SAM2VideoPredictor.remove_object: "self, inference_state, obj_id, strict=False, need_output=True",
     SAM2VideoPredictor.reset_state: "self, inference_state",
-    SAM2AutomaticMaskGenerator: "model, points_per_side=32, points_per_batch=64, pred_iou_thresh=0.8, "
-    "stability_score_thresh=0.95, stability_score_offset=1.0, mask_threshold=0.0, box_nms_thresh=0.7, "
+    SAM2AutomaticMaskGenerator: "model, points_per_side=32, points_per_batch=64, pred_iou_thresh, "
+    "stability_score_thresh, stability_score_offset=1.0, mask_threshold=0.0, box_nms_thresh=0.7, "
     f"crop_n_layers=0, crop_nms_thresh=0.7, crop_overlap_ratio={512 / 1500}, crop_n_points_downscale_factor=1, "
     "point_grids=None, min_mask_region_area=0, output_mode='binary_mask', use_m2m=False, multimask_output=True",
     SAM2AutomaticMaskGenerator.from_pretrained: "model_id",

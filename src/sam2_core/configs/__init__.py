@@ -21,13 +21,16 @@ class OwnSettings:
     ----------
     boxes_as_masks : bool
         See `sam2_core.model.prompt_encoder.PromptEncoder`.
-    pred_iou_thresh, stability_score_thresh : float
-        Thresholds of automatic masks that suit the scores the model gives.
+    keep_to_prompts : bool
+        Cut masks at their boxes, and drop the pieces of a mask that no positive click is on.
+    pred_iou_thresh, stability_score_thresh : float, optional
+        Thresholds of automatic masks that suit the scores the model gives; without, those of Meta's models.
     """
 
     boxes_as_masks: bool = False
-    pred_iou_thresh: float = 0.8
-    stability_score_thresh: float = 0.95
+    keep_to_prompts: bool = False
+    pred_iou_thresh: float | None = None
+    stability_score_thresh: float | None = None
 
 
 def own_settings(config: Mapping[str, Any]) -> OwnSettings:

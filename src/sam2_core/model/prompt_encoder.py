@@ -103,10 +103,8 @@ class PromptEncoder(nn.Module):
             return self.mask_downscaling(self.draw_boxes(boxes))
         if points is None or not (points[1] == 2).any():
             return dense
-        coords, labels = points
-        boxed = (labels == 2).any(dim=1)
-        corners = [coords[torch.arange(len(labels)), (labels == kind).int().argmax(dim=1)] for kind in (2, 3)]
-        drawn = self.mask_downscaling(self.draw_boxes(torch.cat(corners, dim=1)))
+        boxed = (points[1] == 2).any(dim=1)
+        drawn = self.mask_downscaling(self.draw_boxes(boxes_among(*points)))
         return torch.where(boxed[:, None, None, None], drawn, dense)
 
     def draw_boxes(self, boxes: Tensor) -> Tensor:
@@ -130,3 +128,9 @@ class PromptEncoder(nn.Module):
         kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         placed = self.pe_layer.encode(points) * (labels >= 0)[..., None]
         return placed + kinds[labels.long() + 1]
+
+
+def boxes_among(coords: Tensor, labels: Tensor) -> Tensor:
+    """The box (B, 4) of each row of points (B, P, 2); where its labels (B, P) have no corners, nothing of meaning."""
+    rows = torch.arange(len(labels), device=labels.device)
+    return torch.cat([coords[rows, (labels == kind).int().argmax(dim=1)] for kind in (2, 3)], dim=1)

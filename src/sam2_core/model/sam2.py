@@ -16,7 +16,8 @@ from sam2_core.model.mask_decoder import MaskDecoder
 from sam2_core.model.memory_attention import MemoryAttention
 from sam2_core.model.memory_encoder import MemoryEncoder
 from sam2_core.model.position_encoding import sine_1d
-from sam2_core.model.prompt_encoder import PromptEncoder
+from sam2_core.model.prompt_encoder import PromptEncoder, boxes_among
+from sam2_core.model.prompted_masks import BOX_MARGIN, clip_to_boxes, keep_clicked_pieces
 from sam2_core.model.two_way_transformer import TwoWayTransformer
 
 NO_OBJECT_LOGIT = -1024.0
@@ -114,10 +115,13 @@ class SAM2Base(nn.Module):
     """
 
     pred_iou_thresh: float = 0.8
-    """Predicted IoU from which automatic masks of this model are good; as a rule that of Meta's models."""
+    """Predicted IoU from which automatic masks of this model are good, where its config says nothing: Meta's."""
 
     stability_score_thresh: float = 0.95
     """Stability from which they are."""
+
+    keep_to_prompts: bool = False
+    """Whether predicted masks are held to their prompts (`prompted_masks`); never in training."""
 
     def __init__(
         self,
@@ -261,6 +265,7 @@ class SAM2Base(nn.Module):
         multimask_output : bool
             Three candidates instead of one.
         """
+        prompts = points
         if points is None:
             batch = features.shape[0] if masks is None else masks.shape[0]
             none = torch.full((batch, 1), -1, dtype=torch.int32, device=features.device)
@@ -277,7 +282,7 @@ class SAM2Base(nn.Module):
             multimask_output,
             embedding.high_res,
         )
-        logits = out.masks.float()
+        logits = self.hold_to(prompts, out.masks.float())
         present = out.object_score_logits > 0
         if self.pred_obj_scores:
             logits = torch.where(present[:, :, None, None], logits, NO_OBJECT_LOGIT)
@@ -287,6 +292,18 @@ class SAM2Base(nn.Module):
         presence = out.object_score_logits.sigmoid() if self.soft_no_obj_ptr else present.float()
         pointer = self._with_presence(self.obj_ptr_proj(token), presence)
         return Segmentation(logits, out.ious, logits[rows, best][:, None], pointer, out.object_score_logits)
+
+    def hold_to(self, points: tuple[Tensor, Tensor] | None, logits: Tensor) -> Tensor:
+        """Mask logits (B, M, 4 h, 4 w) held to the prompts they answer, where the model is to `keep_to_prompts`."""
+        if points is None or self.training or not self.keep_to_prompts:
+            return logits
+        encoder = self.sam_prompt_encoder
+        if (points[1] == 2).any():
+            boxes = boxes_among(*points) + BOX_MARGIN * points[0].new_tensor([-1, -1, 1, 1])
+            logits = clip_to_boxes(logits, encoder.draw_boxes(boxes), points)
+        if (points[1] == 1).any():
+            logits = keep_clicked_pieces(logits, points, encoder.input_image_size)
+        return logits
 
     def mask_as_output(self, embedding: ImageEmbedding, masks: Tensor) -> tuple[Segmentation, Tensor]:
         """Take mask prompts (B, 1, image_size, image_size), 0 or 1, as the result; the decoder gives the pointer only.

@@ -44,10 +44,10 @@ class SAM2AutomaticMaskGenerator:
         Clicks along each side of the grid; None if `point_grids` are given.
     points_per_batch : int
         Clicks decoded at once: more need more memory.
-    pred_iou_thresh : float
-        Masks whose predicted IoU is not above it are dropped.
-    stability_score_thresh : float
-        Masks whose `stability_score` is below it are dropped.
+    pred_iou_thresh : float, optional
+        Masks whose predicted IoU is not above it are dropped; by default what suits the model, 0.8 for Meta's.
+    stability_score_thresh : float, optional
+        Masks whose `stability_score` is below it are dropped; by default what suits the model, 0.95 for Meta's.
     stability_score_offset : float
         How far the thresholds of the stability score lie from `mask_threshold`.
     mask_threshold : float
@@ -86,8 +86,8 @@ class SAM2AutomaticMaskGenerator:
         model: SAM2Base,
         points_per_side: int | None = 32,
         points_per_batch: int = 64,
-        pred_iou_thresh: float = 0.8,
-        stability_score_thresh: float = 0.95,
+        pred_iou_thresh: float | None = None,
+        stability_score_thresh: float | None = None,
         stability_score_offset: float = 1.0,
         mask_threshold: float = 0.0,
         box_nms_thresh: float = 0.7,
@@ -123,8 +123,10 @@ class SAM2AutomaticMaskGenerator:
         )
         self.point_grids = list(point_grids)
         self.points_per_batch = points_per_batch
-        self.pred_iou_thresh = pred_iou_thresh
-        self.stability_score_thresh = stability_score_thresh
+        self.pred_iou_thresh = model.pred_iou_thresh if pred_iou_thresh is None else pred_iou_thresh
+        self.stability_score_thresh = (
+            model.stability_score_thresh if stability_score_thresh is None else stability_score_thresh
+        )
         self.stability_score_offset = stability_score_offset
         self.mask_threshold = mask_threshold
         self.box_nms_thresh = box_nms_thresh

@@ -268,3 +268,12 @@ def test_crop_boxes_by_hand():
     for x0, y0, x1, y1 in boxes:
         covered[y0:y1, x0:x1] = True
     assert covered.all()
+
+
+def test_thresholds_are_the_models_unless_given(model, monkeypatch):
+    monkeypatch.setattr(model, "pred_iou_thresh", 0.4)
+    monkeypatch.setattr(model, "stability_score_thresh", 0.6)
+    own = SAM2AutomaticMaskGenerator(model)
+    assert (own.pred_iou_thresh, own.stability_score_thresh) == (0.4, 0.6)
+    given = SAM2AutomaticMaskGenerator(model, pred_iou_thresh=0.0, stability_score_thresh=0.7)
+    assert (given.pred_iou_thresh, given.stability_score_thresh) == (0.0, 0.7)
