@@ -69,11 +69,13 @@ def segmentation_loss(
         part of a batch, all divide by the mean of their counts, so that their mean gradient is that of the batch.
     """
     target = F.avg_pool2d(truth[:, None].float(), weights.stride)
-    logits = _resize(answer.multimasks.float(), target)
     with torch.no_grad():
+        logits = _resize(answer.multimasks.float(), target)
         overlap = actual_iou(logits, target)
-        best = _mask_loss(logits, target.expand_as(logits), weights)[0].argmin(dim=1)
-    _, focal, dice = (x[:, 0] for x in _mask_loss(logits[torch.arange(len(best)), best][:, None], target, weights))
+        best = _best_candidate(logits, target, weights)
+    # only the candidate that is taught is brought to full size once more, for its gradient
+    taught = _resize(answer.multimasks[torch.arange(len(best)), best][:, None].float(), target)
+    _, focal, dice = (x[:, 0] for x in _mask_loss(taught, target, weights))
     present = truth.flatten(1).any(dim=1)
     iou_error = (answer.ious.float() - overlap).abs()
     if weights.from_scratch:
@@ -88,6 +90,13 @@ def segmentation_loss(
     parts.append((presence * known).sum() / count)
     total = sum(w * p for w, p in zip((weights.focal, weights.dice, weights.iou, weights.presence), parts))
     return Losses(torch.as_tensor(total), *parts)
+
+
+def _best_candidate(logits: Tensor, target: Tensor, weights: LossWeights) -> Tensor:
+    """(M,) which of the candidates (M, K, h, w) has the lowest loss."""
+    if logits.shape[1] == 1:
+        return logits.new_zeros(len(logits), dtype=torch.int64)
+    return _mask_loss(logits, target.expand_as(logits), weights)[0].argmin(dim=1)
 
 
 def _resize(logits: Tensor, like: Tensor) -> Tensor:

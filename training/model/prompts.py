@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CELL = 4  # pixels of a side of the cells in which the depth of a region is looked at
+
 
 def sample_click(region: Tensor, central: float, generator: torch.Generator | None = None) -> Tensor:
     """A pixel of each region.
@@ -11,7 +13,7 @@ def sample_click(region: Tensor, central: float, generator: torch.Generator | No
     Parameters
     ----------
     region : Tensor
-        (B, H, W) bool; where a region is empty, some pixel of the image.
+        (B, H, W) bool, H and W multiples of 4; where a region is empty, some pixel of the image.
     central : float
         Probability of a click deep inside the region instead of anywhere in it.
 
@@ -21,16 +23,30 @@ def sample_click(region: Tensor, central: float, generator: torch.Generator | No
         (B, 1, 2) float32, (x, y).
     """
     batch, _, width = region.shape
-    inside = region.float()
+    rows = torch.arange(batch, device=region.device)
+    share = F.avg_pool2d(region[:, None].float(), CELL)[:, 0]
     # the share of a window that lies in the region grows towards its middle; on a coarse grid, for speed
-    coarse = F.avg_pool2d(inside[:, None], 4)
-    depth = coarse + sum(F.avg_pool2d(coarse, size, stride=1, padding=size // 2) for size in (3, 7, 13))
-    depth = F.interpolate(depth, region.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    depth = share + sum(_window_mean(share, size) for size in (3, 7, 13))
     wants_centre = torch.rand(batch, 1, 1, generator=generator, device=region.device) < central
-    noise = torch.rand(region.shape, generator=generator, device=region.device)
-    score = torch.where(wants_centre, depth + 0.05 * noise, noise) + 10 * inside
-    index = score.flatten(1).argmax(dim=1)
-    return torch.stack((index % width, index // width), dim=-1)[:, None].float()
+    noise = torch.rand(share.shape, generator=generator, device=region.device)
+    # the largest of noise ** (1 / n) is in a cell of n pixels n times as often as in one of a single pixel
+    score = torch.where(wants_centre, depth + 0.05 * noise, noise.log() / share).masked_fill(share == 0, -torch.inf)
+    cell = score.flatten(1).argmax(dim=1)
+    across = width // CELL
+    steps = torch.arange(CELL, device=region.device)
+    x = (cell % across * CELL)[:, None, None] + steps
+    y = (cell // across * CELL)[:, None, None] + steps[:, None]
+    inside = region[rows[:, None, None], y, x].float()
+    fine = torch.rand(inside.shape, generator=generator, device=region.device)
+    around = F.interpolate(depth[:, None], scale_factor=CELL, mode="bilinear")[rows[:, None, None], 0, y, x]
+    pixel = (torch.where(wants_centre, around + 0.05 * fine, fine) + 10 * inside).flatten(1).argmax(dim=1)
+    return torch.stack((x.flatten(1)[rows, pixel % CELL], y.flatten(1)[rows, pixel // CELL]), dim=-1)[:, None].float()
+
+
+def _window_mean(grid: Tensor, size: int) -> Tensor:
+    """Mean over windows (size, size) of grids (B, h, w), 0 outside."""
+    rows = F.avg_pool2d(grid[:, None], (size, 1), stride=1, padding=(size // 2, 0))
+    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, size // 2))[:, 0]
 
 
 def sample_correction(

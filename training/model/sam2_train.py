@@ -121,8 +121,10 @@ class SAM2Train(nn.Module):
         for frame in range(length):
             own = _per_object(embedding, batch.clip * length + frame)
             truth = batch.masks[:, frame]
+            given_mask = None
             if frame == 0:
-                answers, by_points = self._first_frame(own, truth, is_clip=length > 1)
+                answers, given_mask = self._first_frame(own, truth, is_clip=length > 1)
+                by_points = given_mask is None
             else:
                 context = self._remember(own, frame, prompted, tracked, features, pointers, length)
                 answers = [self._answer(own, context, None, None, first=False)]
@@ -135,7 +137,7 @@ class SAM2Train(nn.Module):
             steps += [Step(frame, answer) for answer in answers]
             if length > 1:
                 last = answers[-1]
-                high_res = self.model.upsample(last.masks)
+                high_res = self.model.upsample(last.masks) if given_mask is None else given_mask
                 features[frame] = self.model.encode_memory(own, high_res, last.object_score_logits, by_points)
                 pointers[frame] = last.pointer
         return steps
@@ -158,10 +160,14 @@ class SAM2Train(nn.Module):
         result["last_iou"] = self._last_iou(steps[-1], batch)
         return result
 
-    def _first_frame(self, own: ImageEmbedding, truth: Tensor, is_clip: bool) -> tuple[list[Segmentation], bool]:
+    def _first_frame(
+        self, own: ImageEmbedding, truth: Tensor, is_clip: bool
+    ) -> tuple[list[Segmentation], Tensor | None]:
+        """The answers, and where the true mask was given its logits at full resolution, as they are remembered."""
         model, prompts = self.model, self.prompts
         if is_clip and torch.rand(()) < prompts.mask:
-            return [model.mask_as_output(own, truth[:, None])[0]], False
+            answer, high_res = model.mask_as_output(own, truth[:, None])
+            return [answer], high_res
         if torch.rand(()) < prompts.box:
             points = sample_box(truth, prompts.box_noise)
             labels = torch.tensor([[2, 3]], dtype=torch.int32, device=truth.device).expand(len(truth), -1)
@@ -170,7 +176,7 @@ class SAM2Train(nn.Module):
             labels = torch.ones(len(truth), 1, dtype=torch.int32, device=truth.device)
         context = model.without_memory(own)
         first = self._answer(own, context, (points, labels), None, first=True)
-        return [first, *self._correct(own, context, truth, first, (points, labels), first=True)], True
+        return [first, *self._correct(own, context, truth, first, (points, labels), first=True)], None
 
     def _correct(
         self,

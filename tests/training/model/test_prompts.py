@@ -35,6 +35,21 @@ def test_central_clicks_lie_deep() -> None:
         assert offset < 0.6 * radius
 
 
+def test_clicks_anywhere_are_as_likely_on_each_pixel() -> None:
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[3, 5] = mask[20:24, 20:24] = True  # a cell with one pixel, and a full one
+    torch.manual_seed(0)
+    x, y = sample_click(mask.expand(4000, -1, -1), central=0.0)[:, 0].unbind(-1)
+    counts = torch.zeros(64, 64).index_put((y.long(), x.long()), torch.ones(()), accumulate=True)[mask]
+    assert counts.sum() == 4000
+    assert ((counts - 4000 / 17).abs() < 5 * (4000 / 17) ** 0.5).all()
+
+
+def test_an_empty_region_gets_a_click_too() -> None:
+    x, y = sample_click(torch.zeros(3, 32, 64, dtype=torch.bool), central=0.5)[:, 0].unbind(-1)
+    assert ((x >= 0) & (x < 64) & (y >= 0) & (y < 32)).all()
+
+
 def test_corrections_lie_in_the_error_and_say_what_is_true() -> None:
     truth = discs()
     prediction = truth.roll(5, dims=2)
