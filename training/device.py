@@ -5,15 +5,18 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies import DDPStrategy, Strategy
 
 from sam2_core.build import resolve_device
 from sam2_core.errors import InputError
+from training.settings import StrategyName
+from training.sharding import ShardedStrategy, started_outside
 
 
-def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """The processes of a run, one a device: DDP where there are several.
+def make_fabric(
+    device: str, precision: str = "auto", devices: int = 1, nodes: int = 1, strategy: StrategyName = "auto"
+) -> Fabric:
+    """The processes of a run, one a device.
 
     `Fabric.launch` spawns them with the function it is given, unless SLURM or torchrun started them.
 
@@ -25,6 +28,9 @@ def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: i
         See `resolve_precision`.
     devices, nodes : int
         Devices of each machine, and machines.
+    strategy : str
+        How several processes share the work: ddp, each with the whole model; fsdp, each with a shard of it; auto is
+        ddp. One process has nothing to share.
 
     Raises
     ------
@@ -36,22 +42,22 @@ def make_fabric(device: str, precision: str = "auto", devices: int = 1, nodes: i
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
     if not 1 <= devices <= there:
         raise InputError(f"{devices} devices are wanted and this machine has {there} of the kind {kind}: give fewer")
-    # a step on single images does not touch the memory's parameters
-    method: Literal["popen", "spawn"] = "popen" if started_outside() else "spawn"
-    several = devices * nodes > 1
-    strategy = DDPStrategy(find_unused_parameters=True, start_method=method) if several else "auto"
+    processes = devices * nodes
     return Fabric(
         accelerator=device,
         devices=devices,
         num_nodes=nodes,
-        strategy=strategy,
+        strategy="auto" if processes == 1 else _strategy(strategy, processes),
         precision=resolve_precision(precision, chosen),  # type: ignore
     )
 
 
-def started_outside() -> bool:
-    """Whether SLURM or torchrun starts the processes of the run, this one among them."""
-    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+def _strategy(name: StrategyName, processes: int) -> Strategy:
+    if name == "fsdp":
+        return ShardedStrategy(processes)
+    method: Literal["popen", "spawn"] = "popen" if started_outside() else "spawn"
+    # a step on single images does not touch the memory's parameters
+    return DDPStrategy(find_unused_parameters=True, start_method=method)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -12,8 +12,8 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ import numpy as np
 from sam2_core.errors import InputError
 from sam2_core.metrics import iou, number_of_clicks
 from sam2_core.volume.files import write_json
-from training.dataset.labelled_sets import SET_NAMES, Sequence
+from training.dataset.labelled_sets import SET_NAMES
 from training.dataset.splits import load_part
+from training.pictures import Case
 from training.tasks import (
     ImageTask,
     PropagationTask,
@@ -90,10 +91,17 @@ def run(options: argparse.Namespace) -> None:
     print(markdown(report["sets"]))
 
 
-def score_images(model: SAM2Base, tasks: Iterable[ImageTask], scores: Scores, clicks: int = max(CLICK_COUNTS)) -> None:
+def score_images(
+    model: SAM2Base,
+    tasks: Iterable[ImageTask],
+    scores: Scores,
+    clicks: int = max(CLICK_COUNTS),
+    look: Callable[[Case], None] | None = None,
+) -> None:
     """Add the IoU of each object with a box, and after 1, 3 and 5 clicks.
 
-    With more than five `clicks` also the number it takes, `clicks` at most, to reach an IoU of 0.85 and 0.9.
+    With more than five `clicks` also the number it takes, `clicks` at most, to reach an IoU of 0.85 and 0.9. `look`
+    is called with what the first click found.
     """
     from sam2_core.predict.image_predictor import SAM2ImagePredictor
 
@@ -107,7 +115,8 @@ def score_images(model: SAM2Base, tasks: Iterable[ImageTask], scores: Scores, cl
             masks, _, _ = predictor.predict(box=np.array(task.box, float), multimask_output=False)
             found["box"].append(iou(masks[0] > 0, task.mask))
             further = clicks > max(CLICK_COUNTS)
-            ious = click_ious(predictor, task.mask, clicks, max(CLICK_GOALS.values()) if further else None)
+            goal = max(CLICK_GOALS.values()) if further else None
+            ious = click_ious(predictor, task.mask, clicks, goal, look and partial(_look_at_first, look, task))
             for count in CLICK_COUNTS:
                 found[f"clicks{count}"].append(ious[count])
             for name, goal in CLICK_GOALS.items() if further else ():
@@ -115,10 +124,24 @@ def score_images(model: SAM2Base, tasks: Iterable[ImageTask], scores: Scores, cl
                 found[name].append(number_of_clicks(np.array(list(ious.values())), goal))
 
 
-def click_ious(predictor: Any, truth: np.ndarray, clicks: int, goal: float | None = None) -> dict[int, float]:
+def _look_at_first(
+    look: Callable[[Case], None], task: ImageTask, points: list[tuple[int, int]], mask: np.ndarray, score: float
+) -> None:
+    if len(points) == 1:
+        look(Case(task.image_name, task.image, task.mask, mask, score, points[0]))
+
+
+def click_ious(
+    predictor: Any,
+    truth: np.ndarray,
+    clicks: int,
+    goal: float | None = None,
+    look: Callable[[list[tuple[int, int]], np.ndarray, float], None] | None = None,
+) -> dict[int, float]:
     """IoU after each of the simulated clicks on the image that the predictor holds.
 
-    With a `goal` no more clicks are made, once there were five, than it takes to reach that IoU.
+    With a `goal` no more clicks are made, once there were five, than it takes to reach that IoU. `look` is called
+    with the clicks so far, the mask and its IoU.
 
     The first click is ambiguous: of its three masks the one with the best predicted IoU is taken. Later clicks add
     to the earlier ones, with the logits of the mask so far, and give one mask.
@@ -140,13 +163,24 @@ def click_ious(predictor: Any, truth: np.ndarray, clicks: int, goal: float | Non
         best = int(np.argmax(predicted))
         mask, logits = masks[best] > 0, low_res[best][None]
         ious[count] = iou(mask, truth)
+        if look is not None:
+            look(points, mask, ious[count])
         if goal is not None and count >= max(CLICK_COUNTS) and max(ious.values()) >= goal:
             break
     return ious
 
 
-def score_propagation(model: SAM2Base, tasks: list[PropagationTask], scores: Scores, progress: bool = True) -> None:
-    """Add the Dice of each object over the planes or frames its first mask is carried through."""
+def score_propagation(
+    model: SAM2Base,
+    tasks: list[PropagationTask],
+    scores: Scores,
+    progress: bool = True,
+    look: Callable[[Case], None] | None = None,
+) -> None:
+    """Add the Dice of each object over the planes or frames its first mask is carried through.
+
+    `look` is called with what was found on each labelled plane.
+    """
     if not tasks:
         return
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
@@ -162,52 +196,10 @@ def score_propagation(model: SAM2Base, tasks: list[PropagationTask], scores: Sco
                 carried[i - 1, t] = mask
         for truth, prediction in zip(task.masks, carried, strict=True):
             scores[task.set]["propagation"].append(pooled_dice(truth, prediction, task.labelled))
-
-
-def quick_validation(
-    model: SAM2Base,
-    sequences: list[Sequence],
-    *,
-    objects: int = 6,
-    images: int = 3,
-    frames: int = 6,
-    videos: int = 6,
-) -> dict[str, float]:
-    """A small part of the evaluation, for a look during training.
-
-    Parameters
-    ----------
-    model : SAM2Base
-        Its training mode is restored afterwards.
-    sequences : list of Sequence
-        From ``load_part(data, "validation")``.
-    objects, images : int
-        Objects of each set, on at most so many images.
-    frames : int
-        Planes or frames of a propagation, the first included.
-    videos : int
-        Propagations, of as many sets as possible; 0 for none.
-
-    Returns
-    -------
-    dict of str to float
-        Mean IoU and Dice as ``"<set>/<prompt>"`` and, over the sets, ``"mean/<prompt>"``; prompts are clicks1,
-        clicks3, clicks5, box and propagation.
-    """
-    scores: Scores = defaultdict(lambda: defaultdict(list))
-    with _evaluating(model):
-        score_images(model, _few_images(sequences, objects, images), scores)
-        score_propagation(model, _few_propagations(sequences, frames, videos), scores)
-    means = {
-        f"{name}/{prompt}": float(np.mean(values))
-        for name, prompts in scores.items()
-        for prompt, values in prompts.items()
-    }
-    for prompt in [*IMAGE_PROMPTS, "propagation"]:
-        of_sets = [value for key, value in means.items() if key.endswith(f"/{prompt}")]
-        if of_sets:
-            means[f"mean/{prompt}"] = float(np.mean(of_sets))
-    return means
+            if look is not None:
+                for t in np.flatnonzero(task.labelled)[1:]:
+                    score = iou(prediction[t], truth[t])
+                    look(Case(f"{task.name}+{t}", task.frames[t], truth[t], prediction[t], score))
 
 
 def read_classical(path: Path, limit: int) -> dict[str, Any]:
@@ -264,41 +256,6 @@ def markdown(sets: dict[str, Any]) -> str:
 
 def _cell(entry: dict[str, Any]) -> str:
     return f"{entry['score']:.3f}" + (f" / {entry['classical']:.3f}" if "classical" in entry else "")
-
-
-def _few_images(sequences: list[Sequence], objects: int, images: int) -> list[ImageTask]:
-    """`objects` objects of each set on `images` images, evenly taken from those of the full evaluation."""
-    few: list[ImageTask] = []
-    for _, of_set in groupby(image_tasks(sequences), key=lambda task: task.set):
-        by_image = [list(group) for _, group in groupby(of_set, key=lambda task: task.image_name)]
-        count = min(images, len(by_image))
-        chosen = np.rint(np.linspace(0, len(by_image) - 1, count + 2)[1:-1]).astype(int)
-        each = -(-objects // count)
-        few += [task for i in chosen for task in by_image[i][:each]]
-    return few
-
-
-def _few_propagations(sequences: list[Sequence], frames: int, videos: int) -> list[PropagationTask]:
-    """The first task of each of `videos` sets, cut to a few planes and three objects, that has truth to find there."""
-    few: dict[str, PropagationTask] = {}
-    for task in propagation_tasks(sequences):
-        cut = slice(0, frames)
-        if task.set not in few and task.labelled[1:frames].any():
-            few[task.set] = PropagationTask(
-                task.set, task.name, task.frames[cut], task.masks[:3, cut], task.labelled[cut]
-            )
-    return list(few.values())[:videos]
-
-
-@contextmanager
-def _evaluating(model: SAM2Base) -> Any:
-    """The model in evaluation mode, then as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 if __name__ == "__main__":

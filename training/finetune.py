@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import torch
-import yaml
+from torch.utils.tensorboard import SummaryWriter
 
-from sam2_core import __version__
-from sam2_core.build import load_model
+from sam2_core.build import load_model, resolve_device
 from sam2_core.configs import config_text, load_config
 from sam2_core.errors import InputError
 from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.records import now
 from sam2_core.labelstore.snapshots import read_snapshot
-from sam2_core.model.sam2 import SAM2Base
 from sam2_core.volume.files import disk_errors, write_json
 from sam2_core.weights.checkpoints import config_for, load_state_dict, resolve, save_safetensors
 from sam2_core.weights.table import CARD, MODEL
+from training.card import Gain, card
 from training.dataset.label_store import load_store
 from training.dataset.labelled_sets import Sequence
-from training.device import make_fabric
-from training.evaluate import IMAGE_PROMPTS, Scores, score_images, score_propagation, summarise
+from training.device import StrategyName, make_fabric, resolve_precision
+from training.launch import Run, train
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings
 from training.optimizer import OptimizerSettings
-from training.presets import PRESETS, Preset
+from training.overrides import override
+from training.presets import PRESETS
 from training.settings import Phase, TrainSettings
-from training.tasks import image_tasks, propagation_tasks
-from training.trainer import CHECKPOINT, METRIC, Trainer
+from training.tasks import image_tasks
+from training.trainer import CHECKPOINT
+from training.validation import AUTOMATIC, Measures, Validator, measure
 
 METRICS, RUN = "metrics.json", "run.json"
-
-Metrics = dict[str, float]
+TRAINED = ".trained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,29 @@ class FinetuneOptions:
     device : str
     seed : int
     limit : int
-        Objects on which the model is measured before and after.
+        Objects on which the model is measured.
+    automatic : int
+        Images on which automatic masks are, before and after; 0 for none.
     validation : float
         Part of the items for validation, where the store was not split.
     validate_every : int
-        Steps between two measurements on the validation part, of which the best weights are kept.
+        Steps between two measurements on the validation part, of which the best weights are kept; 0 for none.
     patience : int
         Measurements in a row without a better one after which training ends; 0 for never.
     accumulate : int
         Batches whose gradients a step adds up.
+    frames : int
+        Frames of a clip.
+    checkpoint_activations : bool
+        Less memory, and more time.
+    workers : int
+        Processes that prepare images, for each device.
+    devices : int
+        One process on each, with `images` images of its own.
+    strategy : {"auto", "ddp", "fsdp"}
+        How they share the work; see `training.device.make_fabric`.
+    overrides : list of str
+        Changes to the settings that all of these make; see `training.overrides`.
     """
 
     labels: Path
@@ -86,19 +98,25 @@ class FinetuneOptions:
     device: str = "auto"
     seed: int = 0
     limit: int = 60
+    automatic: int = AUTOMATIC
     validation: float = 0.2
     validate_every: int = 100
     patience: int = 0
     accumulate: int = 1
+    frames: int = 3
+    checkpoint_activations: bool = False
+    workers: int = 1
+    devices: int = 1
+    strategy: StrategyName = "auto"
+    overrides: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """The file that was written, and the model's scores on the validation part before and after."""
+    """The file that was written, and what it is better at."""
 
     model: Path
-    before: Metrics
-    after: Metrics
+    gain: Gain
 
 
 def finetune(
@@ -109,46 +127,88 @@ def finetune(
     Raises
     ------
     InputError
-        The output exists (without `resume`), the store has nothing to train on, or the model does not exist.
+        The output exists (without `resume`), the store has nothing to train on, the model or the devices do not exist,
+        or a setting is unknown.
+    SystemExit
+        With 2, where another process found such an error, which it has said.
     """
     store = LabelStore(options.labels)
     out = options.out.expanduser()
     found = resolve(options.start)
+    make_settings(options, found.path, found.config)
+    make_fabric(options.device, "32-true", options.devices, strategy=options.strategy)
     kept = _begin(options, store, out, resume)
     snapshot = kept["snapshot"]
-    training, validation = load_store(store, "train", snapshot), _validation_part(store, snapshot, say)
-    say(f"{len(training)} sequences to train on, {len(validation)} for validation; snapshot {snapshot}")
+    training = load_store(store, "train", snapshot)
+    validation, test = (_part(store, part, snapshot) for part in ("validation", "test"))
+    say(
+        f"{len(training)} sequences to train on, {len(validation)} for validation, {len(test)} to test; "
+        f"snapshot {snapshot}"
+    )
 
-    settings = make_settings(options, PRESETS[options.preset], found.path, found.config, training)
+    moving = any(len(sequence) > 1 for sequence in training)
+    settings = make_settings(options, found.path, found.config, moving, kept.get("precision", "auto"))
+    part, sequences = ("test", test) if test else ("validation", validation)
     before = kept.get("before")
     if before is None:
-        say("measuring the model as it is")
-        before = measure(load_model(options.start, options.device), validation, options.limit)
+        say(f"measuring the model as it is, on the {part} part" if sequences else "there is nothing to measure it on")
+        before = _measure(out, "before", 0, options.start, sequences, options)
         write_json(out / RUN, {**kept, "before": before})
-    validate = (lambda model: _with_mean(measure(model, validation, options.limit))) if validation else None
-    trainer = Trainer(settings, out, make_fabric(options.device, settings.precision), validate)
-    trainer.resume()
-    if not trainer.fit(training):
+    # where the end comes first there is nothing to choose from
+    chooses = bool(validation) and 0 < settings.validate_every < settings.total_steps
+    run = Run(
+        settings=settings,
+        load=partial(load_store, store, "train", snapshot) if options.devices > 1 else lambda: training,
+        out=out,
+        device=options.device,
+        devices=options.devices,
+        workers=options.workers,
+        export=TRAINED,
+        validate=Validator(partial(load_store, store, "validation", snapshot), options.limit) if chooses else None,
+    )
+    if not train(run):
         return None
-    weights = {name: value.half() for name, value in trainer.best_state().items()}
+    weights = {name: value.half() for name, value in load_state_dict(out / TRAINED).items()}
     temporary = out / f".{MODEL}"
-    save_safetensors(weights, temporary, {"config": config_text(settings.model)})
-    say("measuring the new model")
-    after = measure(load_model(temporary, options.device), validation, options.limit)
-    write_json(out / METRICS, {"before": before, "after": after})
-    (out / CARD).write_text(_card(options, store, snapshot, settings, before, after), encoding="utf-8")
+    save_safetensors(weights, temporary, {"config": settings.model})
+    if sequences:
+        say("measuring the new model")
+    after = _measure(out, "after", settings.total_steps, temporary, sequences, options)
+    items = sum(entry.part == part for entry in read_snapshot(store.path, snapshot).entries)
+    gain = Gain(part, items, chooses and not test, before, after) if sequences else Gain()
+    write_json(out / METRICS, asdict(gain))
+    (out / CARD).write_text(card(options, store, snapshot, settings, gain), encoding="utf-8")
+    (out / TRAINED).unlink()
     os.replace(temporary, out / MODEL)  # last, so that where there is a model there is all of it
-    return FinetuneResult(out / MODEL, before, after)
+    return FinetuneResult(out / MODEL, gain)
 
 
 def make_settings(
-    options: FinetuneOptions, preset: Preset, start: Path, config: str | None, sequences: list[Sequence]
+    options: FinetuneOptions, start: Path, config: str | None, moving: bool = False, precision: str = "auto"
 ) -> TrainSettings:
-    """The settings of a run."""
+    """The settings of a run.
+
+    Parameters
+    ----------
+    options : FinetuneOptions
+    start : Path
+        The weights to start from.
+    config : str, optional
+        Of the model; found out from the weights without.
+    moving : bool
+        Whether there are volumes or videos to train on.
+    precision : str
+        See `TrainSettings`.
+
+    Raises
+    ------
+    InputError
+        One of the overrides is no setting.
+    """
+    preset = PRESETS[options.preset]
     config = config or config_for(load_state_dict(start))
     size = int(load_config(config)["model"]["image_size"])
     lr = preset.lr if options.lr is None else options.lr
-    moving = any(len(s) > 1 for s in sequences)
     phase = Phase(
         steps=options.steps,
         image_size=size,
@@ -156,15 +216,15 @@ def make_settings(
         final_lr=lr / 20,
         images=options.images,
         clips=1,
-        frames=3,
+        frames=options.frames,
         objects=options.objects,
         clip_every=3 if moving and options.preset in ("full", "lora") else 0,
         corrections=1,
         whole_view=0.6,
         trunk_lr=preset.trunk_lr,
     )
-    return TrainSettings(
-        model=config,
+    settings = TrainSettings(
+        model=config_text(config),
         phases=[phase],
         seed=options.seed,
         start_from=str(start),
@@ -175,45 +235,35 @@ def make_settings(
         validate_every=options.validate_every,
         patience=options.patience,
         accumulate=options.accumulate,
+        checkpoint_activations=options.checkpoint_activations,
+        strategy=options.strategy,
         lora=preset.lora,
         optimizer=OptimizerSettings(warmup_steps=min(30, options.steps // 5), layer_decay=0.9),
         prompts=PromptSettings(box=0.4, mask=0.5, central=0.7),
         losses=LossWeights(focal=1.0, dice=1.0, iou=0.5, presence=0.5, stride=4, from_scratch=True),
     )
+    return override(settings, [f"precision={precision}", *options.overrides])
 
 
-def measure(model: SAM2Base, sequences: list[Sequence], limit: int) -> Metrics:
-    """Mean IoU after 1, 3 and 5 clicks and with a box, and mean Dice of propagation, where there is any."""
+def _measure(
+    out: Path, name: str, step: int, model: str | Path, sequences: list[Sequence], options: FinetuneOptions
+) -> Measures:
+    """The measures, also written for TensorBoard, with pictures; empty where there is nothing to measure on."""
     if not sequences:
         return {}
-    scores: Scores = defaultdict(lambda: defaultdict(list))
-    score_images(model, image_tasks(sequences, limit), scores)
-    tasks = propagation_tasks(sequences)
-    score_propagation(model, tasks, scores)
-    planes = {task.set: max(len(t.frames) for t in tasks if t.set == task.set) - 1 for task in tasks}
-    (of_store,) = summarise(scores, {}, planes).values() or [{}]
-    return {prompt: entry["score"] for prompt, entry in of_store.items()}
-
-
-def _with_mean(metrics: Metrics) -> Metrics:
-    return {METRIC: fmean(metrics.values()), **metrics}
-
-
-def table(before: Metrics, after: Metrics) -> str:
-    """The scores before and after, as Markdown."""
-    titles = {**IMAGE_PROMPTS, "propagation": "propagation (Dice)"}
-    rows = [
-        f"| {title} | {before[key]:.3f} | {after[key]:.3f} | {after[key] - before[key]:+.3f} |"
-        for key, title in titles.items()
-        if key in before
-    ]
-    return "\n".join(["| prompt (mean IoU) | before | after | gain |", "|---|--:|--:|--:|", *rows])
+    measures, pictures = measure(load_model(model, options.device), sequences, options.limit, options.automatic)
+    with SummaryWriter(str(out / "tensorboard")) as writer:
+        for key, entry in measures.items():
+            writer.add_scalar(f"before and after/{key}", entry["score"], step)
+        for title, picture in pictures.items():
+            writer.add_image(f"{name}, {title}", picture, step, dataformats="HWC")
+    return measures
 
 
 def _begin(options: FinetuneOptions, store: LabelStore, out: Path, resume: bool) -> dict[str, Any]:
     """Make the output folder, or read that of the run to go on with; gives what is kept in run.json."""
     chosen = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    del chosen["out"], chosen["device"], chosen["snapshot"]
+    del chosen["out"], chosen["device"], chosen["snapshot"], chosen["workers"]
     if resume:
         try:
             kept = json.loads((out / RUN).read_text())
@@ -234,51 +284,16 @@ def _begin(options: FinetuneOptions, store: LabelStore, out: Path, resume: bool)
     read_snapshot(store.path, snapshot)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        kept = {"options": chosen, "snapshot": snapshot}
+        # chosen once: which one is quicker may look different to a run that goes on beside other work
+        precision = resolve_precision("auto", resolve_device(options.device))
+        kept = {"options": chosen, "snapshot": snapshot, "precision": precision}
         write_json(out / RUN, kept)
     return kept
 
 
-def _validation_part(store: LabelStore, snapshot: str, say: Callable[[str], None]) -> list[Sequence]:
-    try:
-        return load_store(store, "validation", snapshot)
-    except InputError:
-        say("there is nothing in the validation part, so what is gained will not be measured")
+def _part(store: LabelStore, part: str, snapshot: str) -> list[Sequence]:
+    """The sequences of a part; none where it is empty, or holds no object to click on."""
+    if all(entry.part != part for entry in read_snapshot(store.path, snapshot).entries):
         return []
-
-
-def _card(
-    options: FinetuneOptions,
-    store: LabelStore,
-    snapshot: str,
-    settings: TrainSettings,
-    before: Metrics,
-    after: Metrics,
-) -> str:
-    taken = read_snapshot(store.path, snapshot)
-    parts = [entry.part for entry in taken.entries]
-    shown = asdict(settings) | {"model": "the config in the file"}
-    return "\n".join(
-        [
-            f"# {options.out.name}",
-            "",
-            f"{options.start}, fine-tuned with `sam2 finetune --preset {options.preset}` of napari-sam2 {__version__} "
-            f"(torch {torch.__version__}) on {now():%Y-%m-%d}.",
-            "",
-            "## Data",
-            "",
-            f"Snapshot `{taken.name}` of {store.path}, digest `{taken.digest}`: {parts.count('train')} items to train "
-            f"on, {parts.count('validation')} for validation.",
-            "",
-            "## Accuracy",
-            "",
-            table(before, after) if before else "Not measured: the validation part is empty.",
-            "",
-            "## Settings",
-            "",
-            "```yaml",
-            yaml.safe_dump(shown, sort_keys=False).strip(),
-            "```",
-            "",
-        ]
-    )
+    sequences = load_store(store, part, snapshot)
+    return sequences if any(image_tasks([sequence], 1) for sequence in sequences) else []

@@ -28,7 +28,7 @@ from sam2_core.weights.checkpoints import resolve
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings
 from training.optimizer import OptimizerSettings
-from training.settings import Phase, TrainSettings
+from training.settings import Phase, StrategyName, TrainSettings
 
 TRAINING = Path(__file__).resolve().parent
 
@@ -63,6 +63,23 @@ class Dataset(_Part):
     def folders(self) -> dict[str, Path | None]:
         """The arguments of `load_davis`, absolute: a job may run elsewhere."""
         return {name: path and path.expanduser().absolute() for name, path in self if name != "multiplier"}
+
+
+class ValidationData(_Part):
+    """Other videos, of which the model follows the first objects every so many epochs; none without folders."""
+
+    img_folder: Path | None = None
+    gt_folder: Path | None = None
+    file_list_txt: Path | None = None
+    excluded_videos_list_txt: Path | None = None
+    objects: PositiveInt = 20
+    epochs: PositiveInt = 1
+
+    def folders(self) -> dict[str, Path | None]:
+        """The arguments of `load_davis`, absolute: a job may run elsewhere; empty without a folder."""
+        names = ("img_folder", "gt_folder", "file_list_txt", "excluded_videos_list_txt")
+        given = {name: path.expanduser().absolute() for name in names if (path := getattr(self, name))}
+        return {**dict.fromkeys(names), **given} if given else {}
 
 
 class SimulatedUser(BaseModel):
@@ -143,6 +160,12 @@ class CheckpointPart(_Part):
     model_weight_initializer: Initializer | None
 
 
+class Distributed(_Part):
+    """How several processes share the work, as `training.device.make_fabric` takes it."""
+
+    strategy: StrategyName = "auto"
+
+
 class TrainerPart(_Part):
     """How the model learns."""
 
@@ -154,6 +177,9 @@ class TrainerPart(_Part):
     loss: Loss
     logging: Logging
     checkpoint: CheckpointPart
+    distributed: Distributed = Distributed()
+    accumulate: PositiveInt = 1
+    checkpoint_activations: bool = False
 
 
 class Launcher(_Part):
@@ -184,6 +210,7 @@ class TrainConfig(_Part):
 
     scratch: Scratch
     dataset: Dataset
+    validation: ValidationData = ValidationData()
     trainer: TrainerPart
     launcher: Launcher
     submitit: Submitit
@@ -226,6 +253,10 @@ class TrainConfig(_Part):
             precision=self._precision(),
             save_every=per_epoch,
             log_every=trainer.logging.log_freq,
+            validate_every=self.validation.epochs * per_epoch if self.validation.folders() else 0,
+            accumulate=trainer.accumulate,
+            checkpoint_activations=trainer.checkpoint_activations,
+            strategy=trainer.distributed.strategy,
             optimizer=OptimizerSettings(
                 weight_decay=trainer.optim.weight_decay,
                 layer_decay=trainer.optim.layer_decay,
@@ -241,7 +272,7 @@ class TrainConfig(_Part):
         )
 
     def _steps_of_an_epoch(self, videos: int) -> int:
-        batch, multiplier = self.scratch.train_batch_size, self.dataset.multiplier
+        batch, multiplier = self.scratch.train_batch_size * self.trainer.accumulate, self.dataset.multiplier
         processes = self.launcher.num_nodes * self.launcher.gpus_per_node
         steps = videos * multiplier // (batch * processes)
         if not steps:

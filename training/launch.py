@@ -7,7 +7,7 @@ import random
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,19 @@ from torch.multiprocessing import ProcessExitedException
 from sam2_core.build import build_model
 from sam2_core.configs import load_config
 from sam2_core.errors import InputError, MissingDependencyError
-from sam2_core.volume.files import disk_errors
+from sam2_core.model.sam2 import SAM2Base
+from sam2_core.volume.files import disk_errors, replacing
 from sam2_core.weights.checkpoints import check_state_dict, load_state_dict, save_safetensors
 from sam2_core.weights.table import MODEL
 from training.dataset.folders import load_davis
 from training.dataset.labelled_sets import Sequence as LabelledSequence
-from training.device import make_fabric, started_outside
+from training.device import make_fabric
 from training.hydra_config import TRAINING, TrainConfig
+from training.interrupt import finish_step_on_interrupt
 from training.settings import TrainSettings
-from training.trainer import Trainer, finish_step_on_interrupt
+from training.sharding import started_outside
+from training.trainer import Trainer, Validation
+from training.validation import Validator
 
 if TYPE_CHECKING:
     import submitit
@@ -52,8 +56,10 @@ class Run:
         Devices of each machine, one process a device, and machines.
     workers : int
         Processes that prepare clips, for each device.
-    export : bool
-        Whether to write `MODEL` at the end; the settings' model must be the text of a config then.
+    export : str, optional
+        File to write the model to at the end, in `out`; the settings' model must be the text of a config then.
+    validate : callable, optional
+        Of the `Trainer`, and never called where the settings' `validate_every` is 0; it travels, too.
     """
 
     settings: TrainSettings
@@ -63,7 +69,8 @@ class Run:
     devices: int = 1
     nodes: int = 1
     workers: int = 1
-    export: bool = False
+    export: str | None = None
+    validate: Callable[[SAM2Base], Validation] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,8 @@ def start(config: TrainConfig) -> None:
     if run.settings.start_from is not None:
         check_state_dict(model, load_state_dict(run.settings.start_from))
     del model
-    with disk_errors(run.out):
-        run.out.mkdir(parents=True, exist_ok=True)
-        (run.out / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
+    with replacing(run.out / CONFIG, overwrite=True) as new:
+        new.write_text(config.as_yaml(), encoding="utf-8")
     if config.submitit.use_cluster:
         job = submit(config, run)
         print(f"submitted as job {job.job_id}; its output is in {run.out / JOBS}")
@@ -141,8 +147,19 @@ def make_run(config: TrainConfig) -> Run:
         devices=config.launcher.gpus_per_node,
         nodes=config.launcher.num_nodes,
         workers=config.scratch.num_train_workers,
-        export=True,
+        export=MODEL,
+        validate=_validator(config),
     )
+
+
+def _validator(config: TrainConfig) -> Validator | None:
+    """What looks at the model on the videos that are for that, if there are any."""
+    folders = config.validation.folders()
+    if not folders:
+        return None
+    load = partial(load_davis, **folders, set_name="validation videos")  # type: ignore[arg-type]
+    load()  # says what is wrong before the run
+    return Validator(load, config.validation.objects)
 
 
 def train(run: Run) -> bool:
@@ -155,7 +172,7 @@ def train(run: Run) -> bool:
     SystemExit
         With 2, where that happened in another process, which has said so.
     """
-    fabric = make_fabric(run.device, run.settings.precision, run.devices, run.nodes)
+    fabric = make_fabric(run.device, run.settings.precision, run.devices, run.nodes, run.settings.strategy)
     # a run is bound to the function: Fabric would take an argument that is a frozen dataclass apart
     if run.devices * run.nodes == 1 or started_outside():
         return bool(fabric.launch(partial(_train, run=run)))
@@ -213,13 +230,18 @@ def make_executor(config: TrainConfig, run: Run, cluster: str = "slurm") -> subm
 
 def _train(fabric: Fabric, run: Run) -> bool:
     torch.set_flush_denormal(True)
-    trainer = Trainer(run.settings, run.out, fabric)
+    settings, validate = run.settings, run.validate
+    if not settings.validate_every:
+        settings, validate = replace(settings, validate_every=settings.total_steps), None
+    trainer = Trainer(settings, run.out, fabric, validate)
     if trainer.resume() and fabric.is_global_zero:
         print(f"going on from step {trainer.step} in {run.out}")
     is_done = trainer.fit(run.load(), run.workers)
-    if is_done and run.export and fabric.is_global_zero:
-        with disk_errors(run.out):
-            save_safetensors(trainer.best_state(), run.out / MODEL, {"config": run.settings.model})
+    if is_done and run.export:
+        weights = trainer.best_state()
+        if fabric.is_global_zero:
+            with disk_errors(run.out):
+                save_safetensors(weights, run.out / run.export, {"config": run.settings.model})
     return is_done
 
 

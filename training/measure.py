@@ -1,13 +1,13 @@
 """Measure a model, or masks that were written, on any labelled data: what `sam2 evaluate` does.
 
 `training.evaluate` compares models with classical methods on the sets they were trained beside; this takes whatever
-a user has: a label store, or a folder laid out as DAVIS and MOSE are.
+a user has: a label store, or a folder laid out as DAVIS and MOSE or the Cell Tracking Challenge are.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Names
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,16 @@ import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore import LabelStore
+from sam2_core.labelstore.formats.ctc import find_sequences
 from sam2_core.labelstore.formats.davis import Clip, clips
-from sam2_core.metrics import average_precision
+from sam2_core.metrics import average_precision, iou
 from training.clip_scores import ObjectScore, clip_report, score_clip
+from training.ctc_scores import choose_sequences, score_model, score_results
 from training.dataset.folders import clip_sequence
 from training.dataset.label_store import load_store, stored_sequences
 from training.dataset.labelled_sets import Sequence
 from training.evaluate import CLICK_GOALS, IMAGE_PROMPTS, Scores, score_images, score_propagation
+from training.pictures import Case
 from training.tasks import PLANES_PER_SEQUENCE, image_tasks, propagation_tasks, spread
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 MOST_CLICKS = 20
 AP_THRESHOLD = 0.5
 
-_ROWS = {
+ROWS = {
     **{key: f"IoU, {title}" for key, title in IMAGE_PROMPTS.items()},
     **{key: f"NoC@{round(100 * goal)} (of {MOST_CLICKS} clicks)" for key, goal in CLICK_GOALS.items()},
     "J": "J, clips",
@@ -39,6 +42,10 @@ _ROWS = {
     "J&F": "J&F, clips",
     "propagation": "Dice, volumes",
     "ap50": "AP@50, automatic masks",
+    "SEG": "SEG, Cell Tracking Challenge",
+    "TRA": "TRA, Cell Tracking Challenge",
+    "DET": "DET, Cell Tracking Challenge",
+    "LNK": "LNK, Cell Tracking Challenge",
 }
 
 
@@ -66,7 +73,9 @@ def load_data(path: Path, part: str | None = None, videos: Names[str] | None = N
         return [clip_sequence(clip, path.resolve().name) for clip in chosen]
     name, _, snapshot = (str(path), "", "") if path.exists() else str(path).rpartition("@")
     if not (Path(name or path) / "store.json").is_file():
-        raise InputError(f"{path} is neither a label store nor a folder with JPEGImages/ and Annotations/")
+        raise InputError(
+            f"{path} is neither a label store nor a folder with JPEGImages/ and Annotations/, or 01/ and 01_GT/"
+        )
     if videos is not None:
         raise InputError(f"{path} is a label store: --videos is for folders of videos")
     store = LabelStore(name)
@@ -94,6 +103,8 @@ def measure_model(
     limit: int = 100,
     automatic: int = 10,
     progress: bool = True,
+    clicks: int = MOST_CLICKS,
+    look: Callable[[Case], None] | None = None,
     **found: Any,
 ) -> dict[str, Any]:
     """Everything that can be measured on the sequences.
@@ -108,6 +119,10 @@ def measure_model(
         Most images for automatic masks, 0 for none; only those count whose labels are complete.
     progress : bool
         Show progress bars.
+    clicks : int
+        Most clicks on an object; with five the number of clicks to a goal (NoC) is not measured.
+    look : callable, optional
+        Called with what the first click found, and with each object on each frame or plane it was carried to.
     **found
         Settings of `SAM2AutomaticMaskGenerator`.
 
@@ -123,9 +138,9 @@ def measure_model(
     """
     scores: Scores = defaultdict(lambda: defaultdict(list))
     tasks = image_tasks(sequences, limit)
-    score_images(model, _shown(tasks, "clicks and boxes", "object", progress), scores, MOST_CLICKS)
-    score_volumes(model, [s for s in sequences if s.kind == "volume"], limit, scores, progress)
-    followed = clip_report(_score_clips(model, [s for s in sequences if s.kind == "video"], limit, progress))
+    score_images(model, _shown(tasks, "clicks and boxes", "object", progress), scores, clicks, look)
+    score_volumes(model, [s for s in sequences if s.kind == "volume"], limit, scores, progress, look)
+    followed = clip_report(_score_clips(model, [s for s in sequences if s.kind == "video"], limit, progress, look))
     planes = complete_planes(sequences, automatic)
     precisions = list(score_automatic(model, _shown(planes, "automatic masks", "image", progress), **found))
 
@@ -144,18 +159,42 @@ def measure_model(
     return {"measures": measures, "clips": followed.get("clips", {})}
 
 
+def is_ctc_folder(path: Path) -> bool:
+    """Whether a folder is laid out as data sets of the Cell Tracking Challenge are, and no label store."""
+    return not is_clip_folder(path) and not (path / "store.json").exists() and bool(find_sequences(path))
+
+
+def measure_tracking(
+    model: SAM2Base, data: Path, sequences: Names[str] | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """SEG, TRA, DET and LNK of the objects that a model follows from their first masks; see `training.ctc_scores`.
+
+    Raises
+    ------
+    InputError
+        A sequence does not exist, or cannot be read.
+    """
+    return score_model(model, choose_sequences(data, sequences), progress) | {"clips": {}}
+
+
 def measure_predictions(data: Path, predictions: Path, videos: Names[str] | None = None) -> dict[str, Any]:
     """J, F and J&F of masks in PREDICTIONS/VIDEO/00000.png, as `sam2 predict-video` and others write them.
 
-    Ids are those of the annotations; what has another id is no object, and costs nothing.
+    Ids are those of the annotations; what has another id is no object, and costs nothing. For a data set of the Cell
+    Tracking Challenge, SEG, TRA, DET and LNK of PREDICTIONS/01_RES and so on.
 
     Raises
     ------
     InputError
         A mask of an annotated frame is missing, or has another size than its frame.
     """
+    if is_ctc_folder(data):
+        return score_results(choose_sequences(data, videos), predictions) | {"clips": {}}
     if not is_clip_folder(data):
-        raise InputError(f"{data} has no Annotations/: masks are measured on a folder as DAVIS and MOSE have it")
+        raise InputError(
+            f"{data} has no Annotations/: masks are measured on a folder as DAVIS, MOSE or the Cell Tracking Challenge "
+            "have it"
+        )
     report = clip_report(score for clip in clips(data, videos) for score in _score_written(clip, predictions))
     if not report:
         raise InputError(
@@ -164,14 +203,21 @@ def measure_predictions(data: Path, predictions: Path, videos: Names[str] | None
     return {"measures": _clip_measures(report), "clips": report["clips"]}
 
 
-def score_volumes(model: SAM2Base, volumes: list[Sequence], limit: int, scores: Scores, progress: bool = False) -> None:
+def score_volumes(
+    model: SAM2Base,
+    volumes: list[Sequence],
+    limit: int,
+    scores: Scores,
+    progress: bool = False,
+    look: Callable[[Case], None] | None = None,
+) -> None:
     """Add the Dice of objects carried through volumes, until there are `limit` objects."""
     count = 0
     for volume in _shown(volumes, "volumes", "volume", progress):
         for task in propagation_tasks([volume]):
             if count >= limit:
                 return
-            score_propagation(model, [task], scores, progress=False)
+            score_propagation(model, [task], scores, progress=False, look=look)
             count += len(task.masks)
 
 
@@ -197,21 +243,33 @@ def complete_planes(sequences: Iterable[Sequence], count: int) -> list[tuple[Seq
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown: the measures, then J and F of each clip."""
+    """The report as Markdown: the measures, then those of each clip or sequence."""
     lines = ["| measure | score | on |", "|---|--:|--:|"]
-    for key, title in _ROWS.items():
+    for key, title in ROWS.items():
         if entry := report["measures"].get(key):
             number = f"{entry['score']:.2f}" if key in CLICK_GOALS else f"{entry['score']:.3f}"
-            count, thing = (entry["images"], "image") if "images" in entry else (entry["objects"], "object")
+            thing = next(name for name in ("object", "image", "sequence") if f"{name}s" in entry)
+            count = entry[f"{thing}s"]
             lines.append(f"| {title} | {number} | {count} {thing}{'s' * (count != 1)} |")
     if report["clips"]:
         lines += ["", "| clip | objects | J | F | J&F |", "|---|--:|--:|--:|--:|"]
     for name, entry in report["clips"].items():
         lines.append(f"| {name} | {entry['objects']} | {entry['J']:.3f} | {entry['F']:.3f} | {entry['J&F']:.3f} |")
+    if of_each := report.get("sequences"):
+        names = list(next(iter(of_each.values())))
+        lines += ["", f"| sequence | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
+        for name, entry in of_each.items():
+            lines.append(f"| {name} | {' | '.join(f'{entry[key]:.3f}' if key in entry else '' for key in names)} |")
     return "\n".join(lines)
 
 
-def _score_clips(model: SAM2Base, videos: list[Sequence], limit: int, progress: bool) -> list[ObjectScore]:
+def _score_clips(
+    model: SAM2Base,
+    videos: list[Sequence],
+    limit: int,
+    progress: bool,
+    look: Callable[[Case], None] | None = None,
+) -> list[ObjectScore]:
     """Follow the objects of clips from their first masks, until there are `limit` of them."""
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
     from sam2_core.predict.vos import first_frames, segment_clip
@@ -225,9 +283,28 @@ def _score_clips(model: SAM2Base, videos: list[Sequence], limit: int, progress: 
         ids_at = _labels_of(video)
         first = first_frames(annotated, ids_at)
         predicted = segment_clip(predictor, video.frames, first, ids_at)
+        if look is not None:
+            predicted = _looked_at(look, video, first, predicted)
         shown = _shown(predicted, video.name, "frame", progress, len(video))
         scores += score_clip(video.name, annotated, ids_at, first, shown)
     return scores
+
+
+def _looked_at(
+    look: Callable[[Case], None],
+    video: Sequence,
+    first: Mapping[int, list[int]],
+    predicted: Iterable[tuple[int, np.ndarray]],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same frames, after `look` was called with the objects that are carried to each labelled one."""
+    for t, ids in predicted:
+        carried = [i for start, given in first.items() if start < t for i in given]
+        if carried and video.labelled[t]:
+            image, truth = np.asarray(video.frames[t]), np.asarray(video.labels[t])
+            for i in carried:
+                masks = ids == i, truth == i
+                look(Case(f"{video.name}+{t}", image, masks[1], masks[0], iou(*masks)))
+        yield t, ids
 
 
 def _score_written(clip: Clip, predictions: Path) -> list[ObjectScore]:

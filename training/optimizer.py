@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from sam2_core.errors import InputError
 from training.model.sam2_train import SAM2Train
+from training.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,7 @@ class OptimizerSettings:
 
 
 def build_optimizers(model: SAM2Train, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
-    """Optimisers of the trainable parameters, grouped by layer and by whether they decay: AdamW, and Muon if wanted.
-
-    Raises
-    ------
-    InputError
-        Muon is wanted of a PyTorch that has none.
-    """
-    if settings.muon and not hasattr(torch.optim, "Muon"):
-        raise InputError("optimizer: muon needs PyTorch 2.9 or later; install it, or set muon to 0")
+    """Optimisers of the trainable parameters, grouped by layer and by whether they decay: AdamW, and Muon if wanted."""
     groups: dict[bool, dict[tuple[float, float, bool], list[nn.Parameter]]] = {False: {}, True: {}}
     depth = sum(1 for _ in model.model.image_encoder.trunk.get_submodule("blocks").children())
     for name, parameter in model.named_parameters():
@@ -74,7 +66,7 @@ def build_optimizers(model: SAM2Train, settings: OptimizerSettings) -> list[torc
         for orthogonal in (False, True)
     )
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw)]
-    return [*optimizers, torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw")] if muon else optimizers
+    return [*optimizers, Muon(muon)] if muon else optimizers
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, trunk: float = 1.0) -> None:

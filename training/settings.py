@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sam2_core.errors import InputError
 from training.lora import LoraSettings
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings
 from training.optimizer import OptimizerSettings
+
+StrategyName = Literal["auto", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,13 @@ class TrainSettings:
         Batches whose gradients a step adds up, where one of that size does not fit.
     checkpoint_activations : bool
         Compute the image encoder's inner values again in the backward pass rather than keep them.
+    strategy : str
+        How several processes share the work, see `training.device.make_fabric`.
     lora : LoraSettings, optional
         Low-rank adapters; what is `trainable` beside them is named there.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # and so of all parts
 
     model: str
     phases: list[Phase]
@@ -107,6 +113,7 @@ class TrainSettings:
     patience: int = 0
     accumulate: int = 1
     checkpoint_activations: bool = False
+    strategy: StrategyName = "auto"
     lora: LoraSettings | None = None
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     prompts: PromptSettings = field(default_factory=PromptSettings)
@@ -143,5 +150,12 @@ def load_settings(path: str | Path) -> TrainSettings:
         return TypeAdapter(TrainSettings).validate_python(content)
     except OSError as error:
         raise InputError(f"cannot read the training config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise InputError(f"the training config {path} does not fit: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the training config {path} is not a YAML file: {reason}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "unexpected_keyword_argument":
+            raise InputError(f"the training config {path} has an unknown key {place}: remove it") from None
+        raise InputError(f"the training config {path} has a wrong value, {place or 'all'}: {first['msg']}") from None

@@ -30,6 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno is None:  # not from the operating system: a bug, to be seen whole
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"training: {place}{error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("training: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -50,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     sets.add_argument("--data", type=Path, help="folder of labelled sets, see training/dataset")
     sets.add_argument("--out", type=Path, help="where logs and checkpoints go; resumed if it has some")
     sets.add_argument("--device", help="auto (default), cpu, cuda or mps")
+    sets.add_argument("--limit", type=int, metavar="N", help="objects of each set for validation (default 8)")
     sets.add_argument("--workers", type=int, metavar="N", help="processes that prepare clips (default 1)")
     sets.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model; by default torch decides")
     return parser
@@ -59,7 +69,14 @@ def _from_hydra(options: argparse.Namespace) -> None:
     from training.hydra_config import compose_config
     from training.launch import start
 
-    _refuse(options, "device", "workers", "threads", reason="needs --data and --out; here it is a key of the config")
+    _refuse(
+        options,
+        "device",
+        "limit",
+        "workers",
+        "threads",
+        reason="needs --data and --out; here it is a key of the config",
+    )
     cluster = options.use_cluster
     flags = {
         "submitit.use_cluster": None if cluster is None else bool(cluster),
@@ -77,6 +94,7 @@ def _from_labelled_sets(options: argparse.Namespace) -> None:
     from training.dataset.splits import load_part
     from training.launch import Run, train
     from training.settings import load_settings
+    from training.validation import Validator
 
     if options.data is None or options.out is None:
         raise InputError("--data and --out go together: give both, or neither for a config under Meta's names")
@@ -93,6 +111,7 @@ def _from_labelled_sets(options: argparse.Namespace) -> None:
         device=options.device or "auto",
         devices=1 if options.num_gpus is None else options.num_gpus,
         workers=1 if options.workers is None else options.workers,
+        validate=Validator(partial(load_part, options.data, "validation"), options.limit or 8),
     )
     train(run)
 

@@ -1,24 +1,17 @@
 """The training loop: steps, weight average, logs, checkpoints from which a run goes on exactly."""
 
-import errno
 import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
-from fnmatch import fnmatchcase
-from functools import partial
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import NoReturn, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.checkpoint import checkpoint
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -27,17 +20,39 @@ from sam2_core.configs import load_config
 from sam2_core.errors import InputError
 from sam2_core.model.sam2 import SAM2Base
 from sam2_core.volume.files import disk_errors
-from training.batches import StepBatches, batch_loader
+from training import fit
+from training.batches import StepBatches, stream_batches
+from training.checkpoints import gathered, load_optimizer, load_weights, of_this_run, read_checkpoint, save_beside
 from training.dataset.labelled_sets import Sequence as LabelledSequence
+from training.dry_run import DryRun
+from training.interrupt import finish_step_on_interrupt
 from training.lora import add_adapters, merged_state_dict
+from training.model.phase import recompute_activations, set_input_size, set_trainable
 from training.model.sam2_train import ClipBatch, SAM2Train, mean_over_processes
 from training.model.start import prepare_decoder
 from training.optimizer import build_optimizers, half_cosine, set_learning_rate
-from training.settings import TrainSettings
+from training.settings import Phase, TrainSettings
+from training.sharding import ShardedStrategy, shard
 
 CHECKPOINT = "last.pt"
 BEST = "best.pt"
 METRIC = "mean"  # of the numbers that validation gives, the one by which the best weights are kept
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a look at the model gives.
+
+    Attributes
+    ----------
+    numbers : dict of str to float
+        Among them `METRIC`, larger being better.
+    pictures : dict of str to ndarray
+        uint8 (H, W, 3), for TensorBoard.
+    """
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Trainer:
@@ -51,13 +66,15 @@ class Trainer:
     fabric : Fabric
         Device, precision and processes, launched where there are several.
     validate : callable, optional
-        Gives numbers by name for a model in evaluation mode, among them `METRIC`, larger being better; called every
-        `validate_every` steps and at the end. The weights with the best one are kept in `BEST`.
+        Measures a model in evaluation mode; called every `validate_every` steps and at the end. The weights with the
+        best `METRIC` are kept in `BEST`.
+    probe : Probe, optional
+        Measures the device's memory, by default where it is CUDA; without, no batch is tried before the first step.
 
     Raises
     ------
     InputError
-        `trainable` or `lora` name nothing that the model has.
+        `trainable` or `lora` name nothing that the model has, or `start_from` is of another model.
     """
 
     def __init__(
@@ -65,38 +82,46 @@ class Trainer:
         settings: TrainSettings,
         out: Path,
         fabric: Fabric,
-        validate: Callable[[SAM2Base], dict[str, float]] | None = None,
+        validate: Callable[[SAM2Base], Validation] | None = None,
+        probe: fit.Probe | None = None,
     ) -> None:
         self.settings = settings
         self.out = out
         self.fabric = fabric
         self.validate = validate
+        self.is_sharded = isinstance(fabric.strategy, ShardedStrategy)
         torch.manual_seed(settings.seed)
-        base = build_model(load_config(settings.model))
+        base = self._build()
         if settings.start_from is None:
             prepare_decoder(base)
         else:
-            from sam2_core.weights.checkpoints import load_state_dict
+            from sam2_core.weights.checkpoints import check_state_dict, load_state_dict
 
-            base.load_state_dict(load_state_dict(settings.start_from))
+            weights = load_state_dict(settings.start_from)
+            check_state_dict(base, weights)
+            base.load_state_dict(weights)
         if settings.lora is not None:
             add_adapters(base, settings.lora)
         set_trainable(base, settings.trainable)
-        training_model = SAM2Train(base, settings.prompts, settings.losses)
-        self.model, *self.optimizers = fabric.setup(
-            training_model, *build_optimizers(training_model, settings.optimizer)
-        )
-        self.average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
-        if settings.checkpoint_activations:
-            recompute_activations(base)
+        self.average = AveragedModel(base, fabric.device, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        self.inner = SAM2Train(base, settings.prompts, settings.losses)
+        if isinstance(fabric.strategy, ShardedStrategy):
+            average = cast(SAM2Base, self.average.module)
+            shard(average, average, fabric.strategy.device_mesh["data_parallel"])
+        # shards are parameters of their own, which are there only now
+        self.model = fabric.setup_module(self.inner)
+        optimizers = build_optimizers(self.inner, settings.optimizer)
+        self.optimizers = [cast(torch.optim.Optimizer, fabric.setup_optimizers(each)) for each in optimizers]
+        probe = probe or fit.probe_of(fabric.device)
+        self.dry_run = None if probe is None else DryRun(self.inner, self.optimizers, fabric, probe, self._enter)
         self.step = 0
         self.best_score = -math.inf
         self.worse_since = 0
 
     @property
     def best_model(self) -> SAM2Base:
-        """The averaged model, or the model itself where none is averaged."""
-        model = self.average.module if self.settings.ema else self.model.module.model
+        """The averaged model, or the model itself where none is averaged; in shards where these are."""
+        model = self.average.module if self.settings.ema else self.inner.model
         assert isinstance(model, SAM2Base)
         return model
 
@@ -107,12 +132,22 @@ class Trainer:
         -------
         bool
             Whether it came to its end: of the last phase, or because `patience` was. False after Ctrl-C.
+
+        Raises
+        ------
+        InputError
+            The largest batch does not fit the device's memory, or the data are damaged.
         """
         if self.is_done:
             return True
+        if self.step == 0 and self.dry_run is not None:
+            line = self.dry_run.check(self.settings)
+            if self.fabric.is_global_zero:
+                tqdm.write(line)
         self.out.mkdir(parents=True, exist_ok=True)
         mine = StepBatches(sequences, self.settings, self.fabric.global_rank, self.fabric.world_size)
-        batches = iter(batch_loader(mine, self.step, workers))
+        # where a process has a shard alone, it cannot save alone
+        batches = stream_batches(mine, self.step, workers, None if self.is_sharded else self.save)
         writer = SummaryWriter(str(self.out / "tensorboard")) if self.fabric.is_global_zero else None
         started = time.monotonic()
         recent: list[dict[str, float]] = []
@@ -125,7 +160,8 @@ class Trainer:
             mininterval=5,
             disable=not self.fabric.is_global_zero,
         )
-        with progress, finish_step_on_interrupt() as interrupted:
+        # the logs are written in a thread, whose error comes up at any later entry
+        with progress, finish_step_on_interrupt() as interrupted, disk_errors(self.out):
             for _ in progress:
                 result = self._train_step(batches)
                 self.step += 1
@@ -156,53 +192,87 @@ class Trainer:
         return out_of_patience or self.step >= self.settings.total_steps
 
     def best_state(self) -> dict[str, torch.Tensor]:
-        """The weights to keep, adapters merged: the best that validation saw, else the last."""
+        """The weights to keep, adapters merged: the best that validation saw, else the last.
+
+        All processes call it; where the model is in shards, those but the first get nothing.
+        """
         path = self.out / BEST
         if self.validate is not None and path.is_file():
-            return torch.load(path, map_location="cpu", weights_only=True)["weights"]
-        return merged_state_dict(self.best_model)
+            return read_checkpoint(path)["weights"]
+        model = self._whole_model()
+        return {} if model is None else merged_state_dict(model)
 
     def save(self) -> None:
-        """Write everything the run needs to go on."""
-        if not self.fabric.is_global_zero:
+        """Write everything the run needs to go on, with as many processes as may be; all of them call it."""
+        if not (self.fabric.is_global_zero or self.is_sharded):
             return
         state = {
             "step": self.step,
             "best_score": self.best_score,
             "worse_since": self.worse_since,
-            "model": self.model.module.state_dict(),
+            "model": self.inner.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        save_beside(state, self.out / CHECKPOINT)
+        if self.is_sharded:
+            state = gathered(state, self.fabric.is_global_zero)
+        if self.fabric.is_global_zero:
+            save_beside(state, self.out / CHECKPOINT)
 
     def resume(self) -> bool:
         """Go on from the directory's checkpoint, if there is one."""
         path = self.out / CHECKPOINT
         if not path.is_file():
             return False
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.model.module.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+        state = read_checkpoint(path)
+        with of_this_run(path):
+            load_weights(self.inner, state["model"])
+            load_weights(self.average, state["average"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                load_optimizer(optimizer, kept)
         self.step = state["step"]
         self.best_score, self.worse_since = state.get("best_score", -math.inf), state.get("worse_since", 0)
         return True
 
+    def _build(self) -> SAM2Base:
+        return build_model(load_config(self.settings.model))
+
+    def _whole_model(self) -> SAM2Base | None:
+        """`best_model`, put together where it is in shards, which gives it to the first process alone."""
+        if not self.is_sharded:
+            return self.best_model
+        state = gathered(self.best_model.state_dict(), self.fabric.is_global_zero)
+        if not self.fabric.is_global_zero:
+            return None
+        model = self._build()
+        if self.settings.lora is not None:
+            add_adapters(model, self.settings.lora)
+        model.load_state_dict(state)
+        return model.to(self.fabric.device)
+
     def _train_step(self, batches: Iterator[ClipBatch]) -> dict[str, float]:
-        self._begin_step()
-        parts = []
-        for part in range(self.settings.accumulate):
-            waits = part < self.settings.accumulate - 1
-            with self.fabric.no_backward_sync(self.model, enabled=waits and self.fabric.world_size > 1):
-                parts.append(self.backward(next(batches)))
-        for optimizer in self.optimizers:
-            self.fabric.clip_gradients(self.model, optimizer, max_norm=self.settings.optimizer.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.model.module.model)
+        given = [next(batches) for _ in range(self.settings.accumulate)]
+        self._begin_step()  # after the first batch, whose loader draws a random number
+        parts = self._gradients(given)
+        if not parts:
+            self._zero_grad()
+            self._end_for_memory(can_save=True)
+        if not self._update():
+            self._end_for_memory(can_save=False)
         return {name: fmean(part[name] for part in parts) for name in parts[0]}
+
+    def _gradients(self, batches: list[ClipBatch]) -> list[dict[str, float]]:
+        """Add up the gradients of a step; the losses of its batches, none if there was not enough memory."""
+        parts = []
+        try:
+            for number, batch in enumerate(batches, start=1):
+                # with shards, what waits would be gradients of the whole model
+                waits = number < len(batches) and self.fabric.world_size > 1 and not self.is_sharded
+                with self.fabric.no_backward_sync(self.model, enabled=waits):
+                    parts.append(self.backward(batch))
+        except torch.OutOfMemoryError:
+            return []
+        return parts
 
     def backward(self, batch: ClipBatch) -> dict[str, float]:
         """Add the gradients of a batch's loss; gives the loss and its parts."""
@@ -210,6 +280,34 @@ class Trainer:
         result = self.model(**{f.name: getattr(batch, f.name) for f in fields(batch)})
         self.fabric.backward(result["total"] / self.settings.accumulate)
         return {name: float(value.detach()) for name, value in result.items()}
+
+    def _update(self) -> bool:
+        """Change the weights; whether there was enough memory for it."""
+        try:
+            for optimizer in self.optimizers:
+                self.fabric.clip_gradients(self.model, optimizer, max_norm=self.settings.optimizer.clip_norm)
+                optimizer.step()
+            self._zero_grad()
+            self.average.update_parameters(self.inner.model)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _end_for_memory(self, can_save: bool) -> NoReturn:
+        """Say which settings need less memory; processes that go on have no answer from this one."""
+        saves = can_save and not self.is_sharded
+        if saves:
+            self.save()
+        if self.dry_run is not None and self.fabric.world_size == 1:
+            advice = self.dry_run.advice(self.settings)
+        else:
+            advice = fit.advice(self.settings, next(fit.smaller(self.settings, 0, self.fabric.world_size), None))
+        kept = "what was before that step" if saves else "what was saved before"
+        raise InputError(f"step {self.step + 1} ran out of memory; {CHECKPOINT} has {kept}. {advice}")
 
     def _any_process(self, flag: bool) -> bool:
         # processes that stopped at different steps would wait for each other for ever
@@ -223,12 +321,17 @@ class Trainer:
             set_learning_rate(optimizer, lr, phase.trunk_lr)
         # a step's clicks depend on its number alone, so that a resumed run repeats an unbroken one
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
-        base = self.model.module.model
+        self._enter(self.settings, phase)
+
+    def _enter(self, settings: TrainSettings, phase: Phase) -> None:
+        """Prepare the model for steps of a phase."""
+        base = self.inner.model
+        recompute_activations(base, settings.checkpoint_activations)
         set_input_size(base, phase.image_size)
-        set_trainable(base, self.settings.trainable, trunk=phase.trunk_lr > 0)
+        set_trainable(base, settings.trainable, trunk=phase.trunk_lr > 0)
         self.model.train()
-        self.model.module.corrections = phase.corrections
-        self.model.module.prompted = phase.prompted
+        self.inner.corrections = phase.corrections
+        self.inner.prompted = phase.prompted
 
     def _log(self, writer: SummaryWriter, result: dict[str, float], seconds: float) -> None:
         for name, value in result.items():
@@ -240,95 +343,26 @@ class Trainer:
         if self.validate is None:
             return
         score = torch.zeros((), dtype=torch.float64)
-        if self.fabric.is_global_zero:
-            model = self.best_model
+        model = self._whole_model()
+        if model is not None and self.fabric.is_global_zero:
             set_input_size(model, self.settings.phases[-1].image_size)
             model.eval()
-            values = self.validate(model)
+            seen = self.validate(model)
             model.train()
-            for name, value in values.items():
-                if writer is not None:
+            if writer is not None:
+                for name, value in seen.numbers.items():
                     writer.add_scalar(f"validation/{name}", value, self.step)
-            tqdm.write(f"step {self.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-            score.fill_(values[METRIC])
-        self.best_score, self.worse_since = self._compare(float(self.fabric.broadcast(score)))
+                for name, picture in seen.pictures.items():
+                    writer.add_image(f"validation/{name}", picture, self.step, dataformats="HWC")
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in seen.numbers.items())
+            tqdm.write(f"step {self.step}: {shown}")
+            score.fill_(seen.numbers[METRIC])
+        self.best_score, self.worse_since = self._compare(float(self.fabric.broadcast(score)), model)
 
-    def _compare(self, score: float) -> tuple[float, int]:
-        """The best score and how many validations it is old; the weights are kept where it is new."""
+    def _compare(self, score: float, model: SAM2Base | None) -> tuple[float, int]:
+        """The best score and how many validations it is old; the weights of its model are kept where it is new."""
         if score <= self.best_score:
             return self.best_score, self.worse_since + 1
-        if self.fabric.is_global_zero:
-            save_beside({"step": self.step, "weights": merged_state_dict(self.best_model)}, self.out / BEST)
+        if model is not None and self.fabric.is_global_zero:
+            save_beside({"step": self.step, "weights": merged_state_dict(model)}, self.out / BEST)
         return score, 0
-
-
-def save_beside(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that the one that is there stays until the new one is whole.
-
-    Raises
-    ------
-    InputError
-        The disk is full or read-only.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with disk_errors(path):
-            try:
-                torch.save(state, temporary)
-            except RuntimeError as error:  # torch's writer says so of a full disk
-                raise OSError(errno.ENOSPC, str(error).splitlines()[0]) from error
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def recompute_activations(model: SAM2Base) -> None:
-    """Let the image encoder's blocks keep no inner values for the backward pass (Chen et al. 2016)."""
-    for block in model.image_encoder.trunk.get_submodule("blocks").children():
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-
-
-def set_trainable(model: SAM2Base, patterns: Sequence[str], trunk: bool = True) -> None:
-    """Let the parameters whose names fit one of the patterns learn; those of the image encoder only with `trunk`.
-
-    Raises
-    ------
-    InputError
-        No name fits.
-    """
-    chosen = 0
-    for name, parameter in model.named_parameters():
-        fits = any(fnmatchcase(name, pattern) for pattern in patterns)
-        chosen += fits
-        parameter.requires_grad_(fits and (trunk or not name.startswith("image_encoder.")))
-    if not chosen:
-        raise InputError(f"trainable: no parameter of the model is called {' or '.join(patterns)}")
-
-
-@contextmanager
-def finish_step_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; a second one interrupts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def first(*_: object) -> None:
-        tqdm.write("finishing the step; press Ctrl-C again to stop at once")
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def set_input_size(model: SAM2Base, image_size: int) -> None:
-    """Let a model work at another input size; no parameter depends on it."""
-    grid = image_size // model.backbone_stride
-    model.image_size = image_size
-    model.sam_prompt_encoder.input_image_size = (image_size, image_size)
-    model.sam_prompt_encoder.image_embedding_size = (grid, grid)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from sam2_core.errors import InputError
 from training.hydra_config import TRAINING, TrainConfig, compose_config
-from training.launch import make_executor, make_run, start, submit
+from training.launch import Run, make_executor, make_run, start, submit
 from training.train import main
+from training.validation import Validator
 
 pytest.importorskip("hydra")
 pytest.importorskip("submitit")
@@ -144,3 +145,31 @@ def test_wrong_commands_exit_with_2(
     assert main(arguments) == 2
     assert named in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_may_validate_on_other_videos(changes: list[str], tmp_path: Path) -> None:
+    assert make_run(config(changes)).validate is None
+    assert make_run(config(changes)).settings.validate_every == 0
+    folders = [f"validation.img_folder={tmp_path}/JPEGImages", f"validation.gt_folder={tmp_path}/Annotations"]
+    run = make_run(config(changes, *folders, "validation.objects=1", "validation.epochs=3"))
+    assert run.settings.validate_every == 3 * 2
+    assert isinstance(run.validate, Validator)
+    assert [s.name for s in run.validate.sequences] == ["one", "two"]
+    assert run.validate.limit == 1
+    with pytest.raises(InputError, match="no-such-folder"):
+        make_run(config(changes, folders[0], "validation.gt_folder=no-such-folder"))
+
+
+@pytest.mark.parametrize(("flags", "limit"), [([], 8), (["--limit", "3"], 3)])
+def test_a_run_on_labelled_sets_validates(
+    flags: list[str], limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Run] = []
+    monkeypatch.setattr("training.launch.train", started.append)
+    file = TRAINING / "configs" / "cells-nano.yaml"
+    assert main(["--config", str(file), "--data", str(tmp_path / "sets"), "--out", str(tmp_path / "run"), *flags]) == 0
+    (run,) = started
+    assert isinstance(run.validate, Validator)
+    assert run.validate.limit == limit
+    with pytest.raises(InputError, match="sets"):
+        run.validate.load()

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from sam2_core.build import build_model, load_model
 from sam2_core.configs import load_config
 from sam2_core.errors import InputError
+from training.checkpoints import save_beside
 from training.dataset.labelled_sets import Sequence
 from training.device import make_fabric
 from training.export import export
@@ -19,7 +20,7 @@ from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings, SAM2Train
 from training.optimizer import OptimizerSettings, build_optimizers
 from training.settings import Phase, TrainSettings, load_settings
-from training.trainer import Trainer, save_beside
+from training.trainer import Trainer, Validation
 
 
 def disc_video() -> Sequence:
@@ -142,7 +143,7 @@ def test_a_phase_that_learns_nothing(tmp_path):
 def test_the_best_weights_are_kept_and_patience_ends_a_run(tmp_path: Path) -> None:
     scores = iter([0.5, 0.7, 0.6, 0.65, 0.9])
     chosen = replace(settings(steps=10, neighbours=0.0), validate_every=1, patience=2)
-    run = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: {"mean": next(scores)})
+    run = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: Validation({"mean": next(scores)}))
     weights = []
     step = run._train_step
 
@@ -157,7 +158,7 @@ def test_the_best_weights_are_kept_and_patience_ends_a_run(tmp_path: Path) -> No
     assert run.best_score == 0.7
     best = run.best_state()
     assert all(torch.equal(best[name], value) for name, value in weights[1].items())
-    again = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: {"mean": 0.0})
+    again = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: Validation({"mean": 0.0}))
     assert again.resume()
     assert again.is_done
 

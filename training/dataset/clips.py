@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from sam2_core.errors import InputError
 from training.dataset import intensity, motion, views
 from training.dataset.labelled_sets import Sequence
 
@@ -135,7 +136,7 @@ class ClipDataset(Dataset[Clip]):
             if sequence.may_have_objects:
                 by_set[sequence.set].append(sequence)
         if not by_set:
-            raise ValueError("there are no labelled objects to train on")
+            raise InputError("there are no labelled objects to train on: label some, or give other data")
         weights = SET_WEIGHTS if weights is None else weights
         chosen = {name: float(weights.get(name, 1.0)) for name in by_set}
         self._by_set = {name: by_set[name] for name, weight in chosen.items() if weight > 0}
@@ -153,7 +154,10 @@ class ClipDataset(Dataset[Clip]):
             clip = draw_clip(group[rng.integers(len(group))], self.options, rng)
             if clip is not None:
                 return clip
-        raise RuntimeError("no clip with an object was found in 100 tries; lower min_pixels")
+        raise InputError(
+            f"no object of {self.options.min_pixels} pixels or more was found in 100 images of {name}: label more, or "
+            f"larger ones, or train at a larger image size than {self.options.size}"
+        )
 
 
 def draw_clip(sequence: Sequence, options: ClipOptions, rng: np.random.Generator) -> Clip | None:

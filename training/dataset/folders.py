@@ -54,8 +54,8 @@ def load_davis(
     Raises
     ------
     InputError
-        A folder, a video or a list is missing, or an annotation belongs to no frame. When a clip is read: a frame or an
-        annotation is damaged or has another size.
+        A folder, a video or a list is missing, an annotation belongs to no frame, or the first one of a video has
+        another size than its frames. When a clip is read: a frame or an annotation is damaged or has another size.
     """
     frames = _folder(folder, "JPEGImages", img_folder, "img_folder")
     labels = _folder(folder, "Annotations", gt_folder, "gt_folder")
@@ -66,6 +66,13 @@ def load_davis(
 
 def clip_sequence(clip: davis.Clip, set_name: str) -> Sequence:
     """One video of such a folder, as `load_davis` gives it."""
+    first = clip.annotations[min(clip.annotations)]
+    if (size := image_size(first)) != clip.size:
+        (height, width), (rows, columns) = clip.size, size
+        raise InputError(
+            f"{first} has {columns} x {rows} pixels, its frame {width} x {height}: give masks of that size, or leave "
+            f"{clip.name} out"
+        )
     labelled = np.isin(np.arange(len(clip.frames)), list(clip.annotations))
     pictures = _pictures(clip.frames_folder, [f.name for f in clip.frames])
     return _sequence(set_name, clip.name, pictures, ClipLabels(clip), labelled)

@@ -89,7 +89,7 @@ def load_sets(data_dir: Path | str, names: Iterable[str] | None = None) -> list[
     Raises
     ------
     InputError
-        A set is unknown, or its folder is missing.
+        A set is unknown, its folder is missing, or something in it is missing or damaged.
     """
     data_dir = Path(data_dir)
     sequences: list[Sequence] = []
@@ -100,7 +100,15 @@ def load_sets(data_dir: Path | str, names: Iterable[str] | None = None) -> list[
         if not folder.is_dir():
             raise InputError(f"the labelled set {name} is not in {data_dir}; put its folder there")
         reader, licence = _READERS[name]
-        sequences += [replace(s, licence=licence) for s in reader(name, folder)]
+        try:
+            sequences += [replace(s, licence=licence) for s in reader(name, folder)]
+        except InputError:
+            raise
+        except Exception as error:  # every library that decodes has errors of its own
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"the labelled set {name} in {data_dir} is incomplete or damaged ({reason}): put its folder there anew"
+            ) from error
     return sequences
 
 
@@ -126,7 +134,9 @@ def _sequence(
     labelled = np.ones(len(frames), bool) if labelled is None else labelled
     labels = compact_labels(labels)
     if labels.shape != frames.shape[:3]:
-        raise InputError(f"{set_name}/{name}: labels {labels.shape} do not fit frames {frames.shape}")
+        raise InputError(
+            f"{set_name}/{name}: labels {labels.shape} do not fit frames {frames.shape[:3]}: replace one of them"
+        )
     return Sequence(set_name, name, kind, frames, labels, labelled, complete, slice_axes)
 
 

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("sam2_core.cli.demo", "demo", "Track nuclei through a real time-lapse and show the picture."),
     "finetune": ("sam2_core.cli.finetune", "finetune", "Train a model on a label store."),
     "evaluate": ("sam2_core.cli.evaluate", "evaluate", "Measure a model, or masks, on labelled data."),
-    "models": ("sam2_core.cli.models", "app", "List, download and verify checkpoints."),
+    "models": ("sam2_core.cli.models", "app", "List, download, verify and add checkpoints."),
 }
 
 HELP = """Segment images, 3D volumes and time-lapses with SAM 2.1.

@@ -1,8 +1,13 @@
 """A label store gives the same clips and tasks as arrays in memory, and never reads more than it uses."""
 
+import os
+import pickle
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 from sam2_core.errors import InputError
 from sam2_core.labelstore import Coverage, LabelStore
@@ -103,6 +108,7 @@ def test_a_clip_reads_its_planes_alone(store, tmp_path, monkeypatch):
     (sequence,) = stored_sequences([added])
     sequence = type(sequence)(**{**vars(sequence), "slice_axes": (0,)})
     clips = ClipDataset([sequence], ClipOptions(size=64, frames=3))
+    clips[1]  # the first use of an item reads its ids
     read = []
     original = zarr.Array.__getitem__
 
@@ -131,3 +137,69 @@ def test_parts_and_snapshots(store):
     store.split(validation=0.25)
     again = {part: [s.name for s in load_store(store, part, "now")] for part in ("train", "validation")}
     assert again == names
+
+
+def test_items_are_opened_when_they_are_used_and_closed_again(store, tmp_path, monkeypatch):
+    """A store of thousands of items neither takes minutes to begin with nor more files than a process may have open."""
+    tifffile = pytest.importorskip("tifffile")
+    import training.dataset.label_store as module
+
+    added = []
+    for i in range(12):
+        path = tmp_path / f"{i}.tif"
+        tifffile.imwrite(path, np.full((40, 48), i, np.uint8))
+        added.append(store.add(path, squares((40, 48)), axes="yx", window=(0, 255)))
+    opened = []
+    original = module.ItemVersion.open_image
+    monkeypatch.setattr(module.ItemVersion, "open_image", lambda self: opened.append(self) or original(self))
+    monkeypatch.setattr(module, "OPEN_ITEMS", 3)
+    monkeypatch.setattr(module, "_opened", lru_cache(maxsize=3)(module._opened.__wrapped__))
+    sequences = list(stored_sequences(added))
+    assert [len(s) for s in sequences] == [1] * 12
+    assert all(s.may_have_objects for s in sequences)
+    assert not opened
+    before = open_files()
+    for i, sequence in enumerate(sequences):
+        assert (np.asarray(sequence.frames[0]) == i).all()
+    assert len(opened) == 12
+    assert open_files() <= before + 2 * 3
+    again = pickle.loads(pickle.dumps(sequences[4]))  # as it travels to processes that are spawned
+    assert (np.asarray(again.frames) == 4).all()
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+def test_an_image_that_is_gone_is_said_at_once(store, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.eye(40, 48, dtype=np.uint8)).save(path)
+    added = store.add(path, squares((40, 48)), axes="yx")
+    path.unlink()
+    with pytest.raises(InputError, match="is gone"):
+        list(stored_sequences([added]))
+
+
+@pytest.mark.parametrize("part", ["frames", "labels"])
+def test_damaged_pixels_are_one_sentence(store, tmp_path, part):
+    path = tmp_path / "image.zarr"
+    stored = zarr.create_array(str(path), shape=(4, 40, 48), chunks=(4, 40, 48), dtype="uint8")
+    stored[:] = np.random.default_rng(0).integers(0, 255, stored.shape, np.uint8)
+    added = store.add(path, squares((4, 40, 48)), axes="zyx", window=(0, 255))
+    (sequence,) = stored_sequences([added])
+    folder = path if part == "frames" else added.folder / "labels.zarr"
+    for chunk in (f for f in folder.rglob("*") if f.is_file() and f.suffix != ".json"):
+        chunk.write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"is damaged \(.*\): put a copy back, or add the item again") as caught:
+        np.asarray(getattr(sequence, part)[1])
+    assert "\n" not in str(caught.value)
+    assert str(folder.parent if part == "labels" else folder) in str(caught.value)
+
+
+def test_axes_in_another_order(store):
+    image = np.random.default_rng(0).integers(0, 255, (3, 40, 48), np.uint8)
+    (sequence,) = stored_sequences([store.add(image, squares((3, 40, 48)), axes="zyx", window=(0, 255))])
+    turned = np.moveaxis(sequence.frames, 2, 0)
+    assert len(turned) == 48
+    np.testing.assert_array_equal(np.asarray(turned[[5, 3]]), np.moveaxis(image, 2, 0)[[5, 3]])
+    np.testing.assert_array_equal(np.asarray(np.moveaxis(turned, 0, 2)), image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,38 @@ from sam2_core.predict.image_frames import image_size
 _KINDS = ("ST/SEG", "GT/SEG", "GT/TRA")  # silver truth has whole outlines and one id a track
 
 
+@dataclass(frozen=True)
+class CtcSequence:
+    """One sequence of a data set.
+
+    Attributes
+    ----------
+    images : Path
+        The folder 01.
+    """
+
+    images: Path
+
+    @property
+    def name(self) -> str:
+        """As 01."""
+        return self.images.name
+
+    def truth(self, kind: str) -> Path | None:
+        """The folder of a kind of truth, as GT/TRA, if there is one."""
+        folder = self.images.parent / f"{self.name}_{kind}"
+        return folder if folder.is_dir() else None
+
+
+def find_sequences(path: Path) -> list[CtcSequence]:
+    """The sequences with truth of a data set folder, or the one sequence that `path` is; there may be none."""
+    if not path.is_dir():
+        return []
+    folders = [path] if path.name.isdecimal() else sorted(f for f in path.iterdir() if f.name.isdecimal())
+    sequences = [CtcSequence(folder) for folder in folders if folder.is_dir()]
+    return [s for s in sequences if any(s.truth(kind) for kind in _KINDS)]
+
+
 def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
     """The 2D sequences of a data set folder, or the one sequence that `path` is.
 
@@ -24,22 +57,29 @@ def read(path: Path, images: Path | None = None) -> Iterator[Incoming]:
     InputError
         There is no sequence with truth.
     """
-    sequences = [path] if path.name.isdecimal() else sorted(f for f in path.iterdir() if f.name.isdecimal())
-    found = False
-    for sequence in sequences if path.is_dir() else ():
-        truths = [sequence.parent / f"{sequence.name}_{kind}" for kind in _KINDS]
-        truth = next((f for f in truths if f.is_dir()), None)
-        if truth is not None:
-            found = True
-            yield _sequence(sequence, truth)
-    if not found:
+    sequences = find_sequences(path)
+    if not sequences:
         raise InputError(f"{path} holds no sequence with truth: give a folder with 01/ and 01_GT/ or 01_ST/ in it")
+    for sequence in sequences:
+        truth = next(folder for kind in _KINDS if (folder := sequence.truth(kind)))
+        yield _sequence(sequence.images, truth)
+
+
+def frame_files(folder: Path) -> dict[int, Path]:
+    """The images of a folder by the number of their frame.
+
+    Raises
+    ------
+    InputError
+        There is no image, or a name has no number.
+    """
+    return {_number(file): file for file in image_files(folder)}
 
 
 def _sequence(sequence: Path, truth: Path) -> Incoming:
     frames = image_files(sequence)
     size = image_size(frames[0])
-    labelled = {_number(f): f for f in image_files(truth)}
+    labelled = frame_files(truth)
 
     def plane(i: int) -> np.ndarray:
         file = labelled.get(_number(frames[i]))
