@@ -1,8 +1,6 @@
 """Another package called `training` is told from ours, and what to do is said."""
 
 import sys
-from importlib.metadata import PackagePath
-from types import ModuleType
 
 import pytest
 
@@ -48,39 +46,3 @@ def test_a_missing_dependency_is_no_other_package(forgotten, monkeypatch):
     monkeypatch.setattr(training_extra, "import_module", lambda _: __import__("peft"))
     with pytest.raises(MissingDependencyError, match=r"peft is needed to fine-tune a model: run pip install"):
         import_training("presets", "fine-tune a model")
-
-
-class Installed:
-    """What importlib.metadata tells of a package."""
-
-    def __init__(self, name, folder, *files):
-        self.name, self.files = name, [PackagePath(file) for file in files]
-        for file in self.files:
-            file.hash, file.dist = None, self
-        self.folder = folder
-
-    def locate_file(self, path):
-        return self.folder / path
-
-
-@pytest.mark.parametrize(
-    ("others", "message"),
-    [(["sam2"], "^sam2 has put files .* pip uninstall sam2, then pip install --force"), ([], "are missing or changed")],
-)
-def test_files_of_another_in_the_place_of_ours_are_seen(monkeypatch, tmp_path, others, message):
-    other(tmp_path)
-    ours = Installed("napari-sam2", tmp_path, "training/__init__.py", "training/trainer.py")
-    ours.files[1].hash = type("Hash", (), {"mode": "sha256", "value": "of ours"})()
-    (tmp_path / "training" / "trainer.py").write_text("theirs")
-    every = [ours, *(Installed(name, tmp_path, "training/__init__.py") for name in others)]
-    monkeypatch.setitem(sys.modules, "training", ModuleType("training"))
-    sys.modules["training"].__path__ = [str(tmp_path / "training")]
-    monkeypatch.setattr(training_extra, "distribution", lambda _: ours)
-    monkeypatch.setattr(training_extra, "distributions", lambda: iter(every))
-
-    def fail(_):
-        raise ImportError("cannot import name 'LossWeights'")
-
-    monkeypatch.setattr(training_extra, "import_module", fail)
-    with pytest.raises(InputError, match=message):
-        import_training("finetune", "fine-tune a model")
