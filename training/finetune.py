@@ -220,7 +220,8 @@ def make_settings(
         objects=options.objects,
         clip_every=3 if moving and options.preset in ("full", "lora") else 0,
         corrections=1,
-        whole_view=0.6,
+        whole_view=0.7,
+        intensity=0.5,
         trunk_lr=preset.trunk_lr,
     )
     settings = TrainSettings(

@@ -7,7 +7,7 @@ import random
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,10 +230,7 @@ def make_executor(config: TrainConfig, run: Run, cluster: str = "slurm") -> subm
 
 def _train(fabric: Fabric, run: Run) -> bool:
     torch.set_flush_denormal(True)
-    settings, validate = run.settings, run.validate
-    if not settings.validate_every:
-        settings, validate = replace(settings, validate_every=settings.total_steps), None
-    trainer = Trainer(settings, run.out, fabric, validate)
+    trainer = Trainer(run.settings, run.out, fabric, run.validate)
     if trainer.resume() and fabric.is_global_zero:
         print(f"going on from step {trainer.step} in {run.out}")
     is_done = trainer.fit(run.load(), run.workers)

@@ -174,7 +174,8 @@ class Trainer:
                         self._log(writer, means, time.monotonic() - started)
                     shown = {name: f"{value:.3f}" for name, value in means.items() if name in ("total", "last_iou")}
                     progress.set_postfix(shown, refresh=False)
-                if self.step % self.settings.validate_every == 0 or self.step == self.settings.total_steps:
+                every = self.settings.validate_every
+                if every and (self.step % every == 0 or self.step == self.settings.total_steps):
                     self._validate(writer)
                 if self.step % self.settings.save_every == 0:
                     self.save()

@@ -52,7 +52,6 @@ def trainer(out: Path, chosen: TrainSettings) -> Trainer:
 
 
 def test_a_resumed_run_repeats_an_unbroken_one(tmp_path: Path) -> None:
-    # few steps: Muon computes in bfloat16, which takes some CPUs seconds
     chosen = replace(settings(steps=2, muon=3.0), save_every=1)
     unbroken = trainer(tmp_path / "a", chosen)
     unbroken.fit([disc_video()], workers=0)

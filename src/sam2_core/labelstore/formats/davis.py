@@ -66,7 +66,9 @@ class Clip:
         ids = read_ids(file)
         if ids.shape != self.size:
             (height, width), (rows, columns) = self.size, ids.shape
-            raise InputError(f"{file} has {columns} x {rows} pixels, its frame {width} x {height}")
+            raise InputError(
+                f"{file} has {columns} x {rows} pixels, its frame {width} x {height}: give a mask of that size"
+            )
         return ids
 
 

@@ -89,7 +89,7 @@ def image_files(folder: Path) -> list[Path]:
         raise InputError(f"there is no folder {folder}")
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
     if not files:
-        raise InputError(f"there are no images in {folder}")
+        raise InputError(f"there are no images in {folder}: put some there, or leave the folder out")
     return files
 
 
