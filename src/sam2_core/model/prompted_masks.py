@@ -8,7 +8,6 @@ from torch import Tensor
 from sam2_core.model.prompt_encoder import boxes_among
 
 BACKGROUND = -10.0  # what a pixel becomes that is taken from a mask
-BOX_MARGIN = 1.5  # pixels of the input: a corner names a pixel of the image, which may be larger than one of the input
 
 _WITHIN_PLANES = np.zeros((3, 3, 3), bool)
 _WITHIN_PLANES[1] = True

@@ -17,7 +17,7 @@ from sam2_core.model.memory_attention import MemoryAttention
 from sam2_core.model.memory_encoder import MemoryEncoder
 from sam2_core.model.position_encoding import sine_1d
 from sam2_core.model.prompt_encoder import PromptEncoder, boxes_among
-from sam2_core.model.prompted_masks import BOX_MARGIN, clip_to_boxes, keep_clicked_pieces
+from sam2_core.model.prompted_masks import clip_to_boxes, keep_clicked_pieces
 from sam2_core.model.two_way_transformer import TwoWayTransformer
 
 NO_OBJECT_LOGIT = -1024.0
@@ -249,6 +249,7 @@ class SAM2Base(nn.Module):
         points: tuple[Tensor, Tensor] | None = None,
         masks: Tensor | None = None,
         multimask_output: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> Segmentation:
         """Decode masks of B objects from features that know what is remembered.
 
@@ -264,6 +265,8 @@ class SAM2Base(nn.Module):
             (B, 1, H, W) mask prompt, resized to four times the embedding's grid if it is not of that size.
         multimask_output : bool
             Three candidates instead of one.
+        size : (int, int), optional
+            Height and width of the image before it was resized; see `hold_to`.
         """
         prompts = points
         if points is None:
@@ -282,7 +285,7 @@ class SAM2Base(nn.Module):
             multimask_output,
             embedding.high_res,
         )
-        logits = self.hold_to(prompts, out.masks.float())
+        logits = self.hold_to(prompts, out.masks.float(), size)
         present = out.object_score_logits > 0
         if self.pred_obj_scores:
             logits = torch.where(present[:, :, None, None], logits, NO_OBJECT_LOGIT)
@@ -293,13 +296,20 @@ class SAM2Base(nn.Module):
         pointer = self._with_presence(self.obj_ptr_proj(token), presence)
         return Segmentation(logits, out.ious, logits[rows, best][:, None], pointer, out.object_score_logits)
 
-    def hold_to(self, points: tuple[Tensor, Tensor] | None, logits: Tensor) -> Tensor:
-        """Mask logits (B, M, 4 h, 4 w) held to the prompts they answer, where the model is to `keep_to_prompts`."""
+    def hold_to(
+        self, points: tuple[Tensor, Tensor] | None, logits: Tensor, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Mask logits (B, M, 4 h, 4 w) held to the prompts they answer, where the model is to `keep_to_prompts`.
+
+        Boxes are taken one pixel wider, of the input or of the image of this size, whichever is larger: their corners
+        name pixels, and such a pixel belongs to the box.
+        """
         if points is None or self.training or not self.keep_to_prompts:
             return logits
         encoder = self.sam_prompt_encoder
         if (points[1] == 2).any():
-            boxes = boxes_among(*points) + BOX_MARGIN * points[0].new_tensor([-1, -1, 1, 1])
+            y, x = (max(1.0, self.image_size / side) for side in size or (self.image_size,) * 2)
+            boxes = boxes_among(*points) + points[0].new_tensor([-x, -y, x, y])
             logits = clip_to_boxes(logits, encoder.draw_boxes(boxes), points)
         if (points[1] == 1).any():
             logits = keep_clicked_pieces(logits, points, encoder.input_image_size)

@@ -327,7 +327,7 @@ class SAM2ImagePredictor:
                 multimask_output,
                 images.embedding[img_idx].high_res,
             )
-            return self.model.hold_to(prompts, out.masks.float()), out.ious.float()
+            return self.model.hold_to(prompts, out.masks.float(), images.sizes[img_idx]), out.ious.float()
 
     def upscale(self, logits: Tensor, img_idx: int = -1) -> Tensor:
         """Logits (B, C, h, w) at the image's own size (B, C, H, W), small holes and islands removed as asked."""

@@ -158,7 +158,7 @@ class SAM2VideoPredictor(FrameTracker):
         with inference(self.device, self.precision):
             features = self._prompted_features(state, track, frame_idx, first)
             several = self.model.wants_multimask(first, kinds.shape[1])
-            answer = self.model.segment(embedding, features, (coords, kinds), hint, several)
+            answer = self.model.segment(embedding, features, (coords, kinds), hint, several, state.size)
             pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
         return self._output(state, frame_idx, need_output)
 

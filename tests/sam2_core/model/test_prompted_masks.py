@@ -97,6 +97,18 @@ def test_the_config_says_whether_a_model_does_it_and_training_never_does() -> No
     assert (model.train().hold_to(clicks((3, 3, 1)), two_pieces()) > 0).sum() == 25
 
 
+def test_a_box_in_a_small_image_keeps_its_last_pixels() -> None:
+    model = build_model(load_config("cells-nano", ["model.image_size=64"])).eval()
+    everywhere = torch.full((1, 1, CELLS, CELLS), 5.0)
+    points = (torch.tensor([[[16.0, 16.0], [32.0, 48.0]]]), torch.tensor([[2, 3]]))
+    # an image of 8 x 4 pixels, 8 high and 16 wide in the input: pixels 2 to 6 of its rows, 1 and 2 of its columns
+    found = model.hold_to(points, everywhere, (8, 4))[0, 0] > 0
+    assert found[4:14, 4:12].all()
+    assert not found[:2].any()
+    assert not found[15:].any()
+    assert not found[:, 13:].any()
+
+
 def test_the_image_predictor_answers_a_box_within_it(make_model) -> None:
     model = make_model()
     predictor = SAM2ImagePredictor(model)
