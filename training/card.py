@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 import yaml
@@ -16,9 +15,6 @@ from training.evaluate import CLICK_GOALS
 from training.measure import ROWS
 from training.settings import TrainSettings
 from training.validation import Measures
-
-if TYPE_CHECKING:
-    from training.finetune import FinetuneOptions
 
 
 @dataclass(frozen=True)
@@ -67,17 +63,16 @@ def table(gain: Gain) -> str:
     return "\n".join(lines if gain.part is not None else lines[:1])
 
 
-def card(options: FinetuneOptions, store: LabelStore, snapshot: str, settings: TrainSettings, gain: Gain) -> str:
-    """The card of a model, as Markdown."""
+def card(name: str, made: str, store: LabelStore, snapshot: str, settings: TrainSettings, gain: Gain) -> str:
+    """The card of a model, as Markdown; `made` says of what and how, up to the versions and the date."""
     taken = read_snapshot(store.path, snapshot)
     parts = [entry.part for entry in taken.entries]
     shown = asdict(settings) | {"model": "the config in the file"}
     return "\n".join(
         [
-            f"# {options.out.name}",
+            f"# {name}",
             "",
-            f"{options.start}, fine-tuned with `sam2 finetune --preset {options.preset}` of napari-sam2 {__version__} "
-            f"(torch {torch.__version__}) on {now():%Y-%m-%d}.",
+            f"{made} of napari-sam2 {__version__} (torch {torch.__version__}) on {now():%Y-%m-%d}.",
             "",
             "## Data",
             "",

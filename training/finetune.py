@@ -177,7 +177,8 @@ def finetune(
     items = sum(entry.part == part for entry in read_snapshot(store.path, snapshot).entries)
     gain = Gain(part, items, chooses and not test, before, after) if sequences else Gain()
     write_json(out / METRICS, asdict(gain))
-    (out / CARD).write_text(card(options, store, snapshot, settings, gain), encoding="utf-8")
+    made = f"{options.start}, fine-tuned with `sam2 finetune --preset {options.preset}`"
+    (out / CARD).write_text(card(options.out.name, made, store, snapshot, settings, gain), encoding="utf-8")
     (out / TRAINED).unlink()
     os.replace(temporary, out / MODEL)  # last, so that where there is a model there is all of it
     return FinetuneResult(out / MODEL, gain)
