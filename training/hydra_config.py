@@ -28,7 +28,7 @@ from sam2_core.weights.checkpoints import resolve
 from training.loss_fns import LossWeights
 from training.model.sam2_train import PromptSettings
 from training.optimizer import OptimizerSettings
-from training.settings import Phase, StrategyName, TrainSettings
+from training.settings import Phase, StrategyName, TrainSettings, config_error
 
 TRAINING = Path(__file__).resolve().parent
 
@@ -329,11 +329,7 @@ def compose_config(name: str, overrides: Sequence[str] = (), flags: Mapping[str,
     try:
         return TrainConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"the training config {name} has an unknown key {place}: remove it") from None
-        raise InputError(f"the training config {name} has a wrong value, {place}: {first['msg']}") from None
+        raise config_error(name, error) from None
 
 
 def find_training_config(name: str) -> Path:

@@ -154,8 +154,13 @@ def load_settings(path: str | Path) -> TrainSettings:
         reason = " ".join(str(error).split())
         raise InputError(f"the training config {path} is not a YAML file: {reason}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "unexpected_keyword_argument":
-            raise InputError(f"the training config {path} has an unknown key {place}: remove it") from None
-        raise InputError(f"the training config {path} has a wrong value, {place or 'all'}: {first['msg']}") from None
+        raise config_error(path, error) from None
+
+
+def config_error(config: str | Path, error: ValidationError) -> InputError:
+    """What is wrong with a training config, for people: the first of pydantic's findings."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return InputError(f"the training config {config} has an unknown key {place}: remove it")
+    return InputError(f"the training config {config} has a wrong value, {place or 'all'}: {first['msg']}")

@@ -110,8 +110,6 @@ def measure(
         progress=False,
         clicks=clicks,
         look=worst.add,
-        pred_iou_thresh=model.pred_iou_thresh,
-        stability_score_thresh=model.stability_score_thresh,
     )
     return report["measures"], worst.pictures()
 
