@@ -67,12 +67,7 @@ def load_davis(
 def clip_sequence(clip: davis.Clip, set_name: str) -> Sequence:
     """One video of such a folder, as `load_davis` gives it."""
     first = clip.annotations[min(clip.annotations)]
-    if (size := image_size(first)) != clip.size:
-        (height, width), (rows, columns) = clip.size, size
-        raise InputError(
-            f"{first} has {columns} x {rows} pixels, its frame {width} x {height}: give masks of that size, or leave "
-            f"{clip.name} out"
-        )
+    clip.check_size(first, image_size(first))
     labelled = np.isin(np.arange(len(clip.frames)), list(clip.annotations))
     pictures = _pictures(clip.frames_folder, [f.name for f in clip.frames])
     return _sequence(set_name, clip.name, pictures, ClipLabels(clip), labelled)

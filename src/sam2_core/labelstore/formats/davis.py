@@ -64,12 +64,17 @@ class Clip:
     def ids_in(self, file: Path) -> np.ndarray:
         """Object ids (H, W), uint32, of a file that should have the size of the frames; errors as `ids`."""
         ids = read_ids(file)
-        if ids.shape != self.size:
-            (height, width), (rows, columns) = self.size, ids.shape
-            raise InputError(
-                f"{file} has {columns} x {rows} pixels, its frame {width} x {height}: give a mask of that size"
-            )
+        self.check_size(file, ids.shape)
         return ids
+
+    def check_size(self, file: Path, size: tuple[int, ...]) -> None:
+        """Raise InputError where an annotation of this size (rows, columns) does not lie on the frames."""
+        if size != self.size:
+            (height, width), (rows, columns) = self.size, size
+            raise InputError(
+                f"{file} has {columns} x {rows} pixels, its frame {width} x {height}: give masks of that size, or "
+                f"leave {self.name} out"
+            )
 
 
 def clips(path: Path, names: Sequence[str] | None = None) -> Iterator[Clip]:
