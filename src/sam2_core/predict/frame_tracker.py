@@ -85,7 +85,7 @@ class FrameTracker:
         self, state: VideoState, frame: int, batch: list[tuple[ObjectTrack, MemoryPlan]]
     ) -> Segmentation:
         tracks, plans = [track for track, _ in batch], [plan for _, plan in batch]
-        embedding = self._embedding(state, frame)
+        embedding = self._embedding(state, frame, keep=False)
         features = self.model.condition_on_memory(embedding, self._bank(state, tracks, plans))
         several = self.model.wants_multimask(False, 0)
         answer = self.model.segment(embedding, features, multimask_output=several)
@@ -112,15 +112,12 @@ class FrameTracker:
         return result
 
     def _keep_batch(self, state: VideoState, frame: int, tracks: list[ObjectTrack], answer: Segmentation) -> None:
-        embedding = self._embedding(state, frame)
+        embedding = self._embedding(state, frame, keep=False)
         high_res = self.model.upsample(answer.masks)
         memory = self.model.encode_memory(embedding, high_res, answer.object_score_logits, from_points=False)
         memory = memory.to(torch.bfloat16)
         for i, track in enumerate(tracks):
-            one = slice(i, i + 1)
-            track.tracked[frame] = self._result(
-                state, answer.masks[one], answer.pointer[one], answer.object_score_logits[one], False, memory[one]
-            )
+            track.tracked[frame] = self._result(state, answer, from_prompt=False, index=i, memory=memory[i : i + 1])
 
     def _prompted_features(self, state: VideoState, track: ObjectTrack, frame: int, first: bool) -> Tensor:
         """Features of a frame that is prompted: afresh, or as a correction of what was tracked."""
@@ -169,7 +166,7 @@ class FrameTracker:
         for pending, is_prompted in ((track.pending_tracked, False), (track.pending_prompted, True)):
             for frame, result in pending.items():
                 memory = self._encode(state, frame, result).to(state.result_device)
-                complete = FrameResult(result.masks, result.pointer, result.object_score_logits, memory, True)
+                complete = replace(result, memory=memory, from_prompt=True)
                 if is_prompted:
                     track.prompted[frame] = complete
                 else:
@@ -192,18 +189,17 @@ class FrameTracker:
         return (track.pending_prompted if prompted else track.pending_tracked), first
 
     def _result(
-        self,
-        state: VideoState,
-        masks: Tensor,
-        pointer: Tensor,
-        score: Tensor,
-        from_prompt: bool,
-        memory: Tensor | None = None,
+        self, state: VideoState, answer: Segmentation, from_prompt: bool, index: int = 0, memory: Tensor | None = None
     ) -> FrameResult:
-        masks = masks.float()
+        """What a segmentation says of one of its objects."""
+        one = slice(index, index + 1)
+        masks = answer.masks[one].float()
         if self.fill_hole_area > 0:
             masks = fill_holes(masks, self.fill_hole_area)
-        return FrameResult(masks, pointer.float(), score.float(), memory, from_prompt).to(state.result_device)
+        iou = answer.ious[one].amax(dim=-1, keepdim=True).float()  # that of the candidate that became the masks
+        score = answer.object_score_logits[one].float()
+        result = FrameResult(masks, answer.pointer[one].float(), score, memory, from_prompt, iou)
+        return result.to(state.result_device)
 
     def _frame_masks(self, state: VideoState, frame: int) -> Tensor:
         """Logits (N, 1, H, W) of all objects on a frame at the video's size."""
@@ -220,13 +216,24 @@ class FrameTracker:
             masks = suppress_overlap(masks, [obj_id in state.locked for obj_id in state.objects])
         return masks
 
-    def _embedding(self, state: VideoState, frame: int) -> ImageEmbedding:
+    def _embedding(self, state: VideoState, frame: int, keep: bool = True) -> ImageEmbedding:
+        """The embedding of a frame; unless `keep`, as on the way through a video, the cache stays as it is."""
         kept = state.embeddings
         if frame not in kept:
-            image = state.frames.frame(frame)[None].to(self.device)
-            with inference(self.device, self.precision):
-                kept[frame] = self.model.forward_image(image)
+
+            def compute() -> ImageEmbedding:
+                return self._embed(state.frames.frame(frame))
+
+            if state.cached is None:
+                kept[frame] = compute()
+            else:
+                kept[frame], _ = state.cached.find(frame, compute, self.device, keep)
             while len(kept) > EMBEDDINGS_KEPT:
                 kept.popitem(last=False)
         kept.move_to_end(frame)
         return kept[frame]
+
+    def _embed(self, image: Tensor) -> ImageEmbedding:
+        """The embedding of one input of the model (3, image_size, image_size)."""
+        with inference(self.device, self.precision):
+            return self.model.forward_image(image[None].to(self.device))

@@ -27,6 +27,8 @@ class FrameResult:
         (1, C_mem, h / 4, w / 4) bfloat16; None until a later frame needs it.
     from_prompt : bool
         The masks answer a prompt (the memory encoder may treat them differently).
+    iou : Tensor, optional
+        (1, 1) predicted IoU of the masks; None in files of earlier versions.
     """
 
     masks: Tensor
@@ -34,16 +36,19 @@ class FrameResult:
     object_score_logits: Tensor
     memory: Tensor | None
     from_prompt: bool
+    iou: Tensor | None = None
 
     def to(self, device: torch.device) -> "FrameResult":
         """The same result on a device."""
         memory = None if self.memory is None else self.memory.to(device)
+        iou = None if self.iou is None else self.iou.to(device)
         return FrameResult(
             self.masks.to(device),
             self.pointer.to(device),
             self.object_score_logits.to(device),
             memory,
             self.from_prompt,
+            iou,
         )
 
 
@@ -138,6 +143,8 @@ class TrackedResults:
         }
         if result.memory is not None:
             tensors["memory"] = result.memory
+        if result.iou is not None:
+            tensors["iou"] = result.iou
         path = self._path(frame)
         temporary = path.with_suffix(".tmp")
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
@@ -152,4 +159,5 @@ class TrackedResults:
             tensors["object_score_logits"],
             tensors.get("memory"),
             bool(tensors["from_prompt"]),
+            tensors.get("iou"),
         )

@@ -4,8 +4,10 @@ Frames are read lazily, and only what a later frame can attend to stays in memor
 may be longer than memory. Objects that remember equally many frames are tracked as one batch.
 """
 
+import math
 import tempfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam2_core.errors import InputError
-from sam2_core.model.sam2 import LOGIT_LIMIT
+from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding
+from sam2_core.predict.embedding_cache import SourceEmbeddings, model_key
 from sam2_core.predict.frame_tracker import FrameTracker
-from sam2_core.predict.frames import PrefetchedFrames, open_frames
+from sam2_core.predict.frames import FrameSource, PrefetchedFrames, open_frames
 from sam2_core.predict.precision import inference
 from sam2_core.predict.transforms import resize_frame
 from sam2_core.predict.video_state import VideoState
@@ -65,6 +68,7 @@ class SAM2VideoPredictor(FrameTracker):
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
         storage_dir: str | Path | None = None,
+        embeddings: SourceEmbeddings | None = None,
     ) -> VideoState:
         """Begin to work on a video.
 
@@ -79,6 +83,9 @@ class SAM2VideoPredictor(FrameTracker):
         storage_dir : str or Path, optional
             Folder for results; every one is written there at once. Without it those that do not fit in memory go to
             a temporary folder.
+        embeddings : SourceEmbeddings, optional
+            Of this source and `embedding_key`, from `EmbeddingCache.of`. Prompted frames are looked up there and kept
+            there; propagation looks frames up and keeps none. Embeddings are rounded as the cache does then.
 
         Raises
         ------
@@ -100,7 +107,58 @@ class SAM2VideoPredictor(FrameTracker):
             write_through=storage_dir is not None,
             result_device=torch.device("cpu") if offload_state_to_cpu else self.device,
             temporary=temporary,
+            cached=embeddings,
         )
+
+    @cached_property
+    def embedding_key(self) -> str:
+        """Tells this predictor's embeddings from those of others; see `EmbeddingCache.of`."""
+        return f"video {self.precision} {model_key(self.model)}"
+
+    def embed(self, source: FrameSource, frame_idx: int, embeddings: SourceEmbeddings) -> bool:
+        """See to it that a cache has the embedding of a frame; may run beside other predictions, in another thread.
+
+        Parameters
+        ----------
+        source : FrameSource
+        frame_idx : int
+        embeddings : SourceEmbeddings
+            As in `init_state`.
+
+        Returns
+        -------
+        bool
+            Whether the embedding had to be computed.
+        """
+
+        def compute() -> ImageEmbedding:
+            return self._embed(torch.from_numpy(resize_frame(source.frame(frame_idx), self.image_size)))
+
+        return embeddings.find(frame_idx, compute, self.device)[1]
+
+    def confidence(self, inference_state: VideoState, frame_idx: int, obj_id: int) -> float:
+        """How sure the model is of an object's mask on a frame, prompted or tracked.
+
+        Returns
+        -------
+        float
+            In [0, 1]: the predicted IoU of the mask times the probability that the object is there at all; 0 where it
+            was judged absent.
+
+        Raises
+        ------
+        InputError
+            There is no result of such an object on the frame.
+        """
+        track = inference_state.objects.get(obj_id)
+        result = track and track.result(frame_idx, {**track.pending_tracked, **track.pending_prompted})
+        if not result:
+            raise InputError(f"object {obj_id} has no result on frame {frame_idx}: prompt it there, or propagate")
+        score = float(result.object_score_logits)
+        if score <= 0:
+            return 0.0
+        iou = 1.0 if result.iou is None else min(max(float(result.iou), 0.0), 1.0)
+        return iou / (1 + math.exp(-score))
 
     def add_new_points_or_box(
         self,
@@ -159,7 +217,7 @@ class SAM2VideoPredictor(FrameTracker):
             features = self._prompted_features(state, track, frame_idx, first)
             several = self.model.wants_multimask(first, kinds.shape[1])
             answer = self.model.segment(embedding, features, (coords, kinds), hint, several, state.size)
-            pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
+            pending[frame_idx] = self._result(state, answer, from_prompt=True)
         return self._output(state, frame_idx, need_output)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[int], Tensor]:
@@ -192,7 +250,7 @@ class SAM2VideoPredictor(FrameTracker):
                 several = self.model.wants_multimask(first, 0)
                 features = self._prompted_features(state, track, frame_idx, first)
                 answer = self.model.segment(embedding, features, masks=prompt, multimask_output=several)
-            pending[frame_idx] = self._result(state, answer.masks, answer.pointer, answer.object_score_logits, True)
+            pending[frame_idx] = self._result(state, answer, from_prompt=True)
         return self._output(state, frame_idx, need_output)
 
     def propagate_in_video(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2_core.model.sam2 import ImageEmbedding
+from sam2_core.predict.embedding_cache import SourceEmbeddings
 from sam2_core.predict.frames import PrefetchedFrames
 from sam2_core.predict.results import FrameResult, TrackedResults
 
@@ -70,6 +71,10 @@ class VideoState:
         By object id.
     locked : set of int
         Objects that keep their pixels where masks would overlap.
+    embeddings : dict
+        By frame, those of the frames in work.
+    cached : SourceEmbeddings, optional
+        More of them, which outlive the state.
     """
 
     frames: PrefetchedFrames
@@ -82,6 +87,7 @@ class VideoState:
     objects: OrderedDict[int, ObjectTrack] = field(default_factory=OrderedDict)
     locked: set[int] = field(default_factory=set)
     embeddings: OrderedDict[int, ImageEmbedding] = field(default_factory=OrderedDict)
+    cached: SourceEmbeddings | None = None
 
     @property
     def num_frames(self) -> int:

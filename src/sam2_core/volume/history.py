@@ -1,4 +1,7 @@
-"""The history of a session: its state after each act, and what undo, redo and recovery have to do to the labels."""
+"""The history of a session: its state after each act, and what undo, redo and recovery have to do to the labels.
+
+It also keeps how sure the model is of each object on each plane, which comes and goes with the acts.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ import numpy as np
 
 from sam2_core.volume import journal as journals
 from sam2_core.volume.session_deltas import Delta, apply_delta
-from sam2_core.volume.session_state import Plane, State, reduce
+from sam2_core.volume.session_state import Plane, State, place, reduce
 
-LONG = ("run", "delete-object")
+LONG = ("run", "delete-object", "merge-objects")
 """Acts that write plane after plane and end with a record of their own."""
+
+Confidence = Mapping[int, tuple[float | None, float | None]]
+"""By object id, the model's confidence before and after; None where there is none."""
 
 
 @dataclass
@@ -30,10 +36,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Effect:
-    """A change of labels: planes and deltas, or all those of an entry, made or taken back."""
+class Change:
+    """What an act does on one plane: to the labels, and to the confidence (before, after) in objects."""
 
-    planes: tuple[tuple[Plane, Delta], ...] = ()
+    plane: Plane
+    delta: Delta
+    confidence: Confidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Changes of planes, or all those of an entry, made or taken back."""
+
+    changes: tuple[Change, ...] = ()
     entry: Entry | None = None
     back: bool = False
 
@@ -42,12 +57,14 @@ class Effect:
 class History:
     """Acts done and undone, fed with the journal's records in order.
 
-    Memory grows with the acts, not with the planes that they wrote.
+    Memory grows with the acts, not with the planes that they wrote, but for one number an object and plane:
+    `confidence`.
     """
 
     state: State = field(default_factory=State)
     done: list[Entry] = field(default_factory=list)
     undone: list[Entry] = field(default_factory=list)
+    confidence: dict[Plane, dict[int, float]] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> Entry | None:
@@ -74,7 +91,7 @@ class History:
             if kind == "end":
                 entry.open = False
                 entry.after = self.state = reduce(self.state, record)
-            return Effect(planes=(_plane(record),)) if kind == "plane" else None
+            return self._made(_change(record)) if kind == "plane" else None
         if kind == "flushed":
             return None
         if self.unfinished:
@@ -82,11 +99,31 @@ class History:
         before, self.state = self.state, reduce(self.state, record)
         self.done.append(Entry(kind, before, self.state, start, end, kind in LONG))
         self.undone.clear()
-        return Effect(planes=tuple(_plane(p) for p in record.get("planes", ())))
+        return self._made(*(_change(p) for p in record.get("planes", ())))
+
+    def confidence_in(self, object_id: int) -> dict[Plane, float]:
+        """The model's confidence in an object by plane, in the order of the planes."""
+        known = [(plane, here.get(object_id)) for plane, here in list(self.confidence.items())]
+        return dict(sorted((plane, value) for plane, value in known if value is not None))
+
+    def note(self, change: Change, back: bool = False) -> None:
+        """Take up a change of confidence, or take it back."""
+        here = self.confidence.setdefault(change.plane, {})
+        for object_id, (before, after) in change.confidence.items():
+            value = before if back else after
+            if value is None:
+                here.pop(object_id, None)
+            else:
+                here[object_id] = value
+
+    def _made(self, *changes: Change) -> Effect:
+        for change in changes:
+            self.note(change)
+        return Effect(changes)
 
 
-def entry_planes(path: Path, entry: Entry, back: bool = False) -> Iterator[tuple[Plane, Delta]]:
-    """The planes that an act changed and how, in the order in which it did, or backward."""
+def entry_changes(path: Path, entry: Entry, back: bool = False) -> Iterator[Change]:
+    """What an act changed, in the order in which it did, or backward."""
     places = []
     previous = entry.start
     for end, record in journals.read(path, entry.start, entry.end):
@@ -95,15 +132,15 @@ def entry_planes(path: Path, entry: Entry, back: bool = False) -> Iterator[tuple
         previous = end
     for start, end in reversed(places) if back else places:
         _, record = next(journals.read(path, start, end))
-        planes = [_plane(p) for p in record.get("planes", [record])]
-        yield from reversed(planes) if back else planes
+        changes = [_change(p) for p in record.get("planes", [record])]
+        yield from reversed(changes) if back else changes
 
 
 Write = Callable[[Plane, np.ndarray], None]
 Read = Callable[[Plane], np.ndarray]
 
 
-def apply_effect(path: Path, effect: Effect | None, read: Read, write: Write) -> list[Plane]:
+def apply_effect(history: History, path: Path, effect: Effect | None, read: Read, write: Write) -> list[Plane]:
     """Make an effect in the labels; repeating it does no harm.
 
     Returns
@@ -111,16 +148,13 @@ def apply_effect(path: Path, effect: Effect | None, read: Read, write: Write) ->
     list of Plane
         The planes that changed, at most the last hundred: enough to redraw what is shown.
     """
-    if effect is None:
-        return []
     touched: dict[Plane, None] = {}
-    planes = effect.planes if effect.entry is None else entry_planes(path, effect.entry, effect.back)
-    for plane, delta in planes:
-        if delta:
-            labels = read(plane)
-            apply_delta(labels, delta, effect.back)
-            write(plane, labels)
-            touched[plane] = None
+    for change in _changes(history, path, effect):
+        if change.delta:
+            labels = read(change.plane)
+            apply_delta(labels, change.delta, effect is not None and effect.back)
+            write(change.plane, labels)
+            touched[change.plane] = None
             if len(touched) > 100:
                 del touched[next(iter(touched))]
     return list(touched)
@@ -149,7 +183,10 @@ def restore(path: Path, read: Read, write: Write, everything: bool = False) -> H
     for end, record in journals.read(path):
         effect = history.take(record, start, end)
         if end > safe:
-            apply_effect(path, effect, read, write)
+            apply_effect(history, path, effect, read, write)
+        else:  # the labels are on disk, what is known of them is not
+            for _ in _changes(history, path, effect):
+                pass
         start = end
     return history
 
@@ -159,10 +196,24 @@ def _last_flush(path: Path) -> int:
     return max((end for end, record in journals.read(path) if record["act"] == "flushed"), default=0)
 
 
-def _plane(record: Mapping[str, Any]) -> tuple[Plane, Delta]:
-    return tuple((a, int(i)) for a, i in record["at"].items()), record["delta"]
+def _changes(history: History, path: Path, effect: Effect | None) -> Iterator[Change]:
+    """The changes of an effect; of those that an undo or redo reads from the journal the history takes note."""
+    if effect is None:
+        return
+    if effect.entry is None:
+        yield from effect.changes
+        return
+    for change in entry_changes(path, effect.entry, effect.back):
+        history.note(change, effect.back)
+        yield change
 
 
-def plane_record(plane: Plane, delta: Delta) -> dict[str, Any]:
+def _change(record: Mapping[str, Any]) -> Change:
+    confidence = {int(i): (before, after) for i, (before, after) in record.get("confidence", {}).items()}
+    return Change(place(record["at"]), record["delta"], confidence)
+
+
+def plane_record(plane: Plane, delta: Delta, confidence: Confidence | None = None) -> dict[str, Any]:
     """A plane's change as the journal holds it."""
-    return {"at": dict(plane), "delta": delta}
+    known = {"confidence": {str(i): list(c) for i, c in confidence.items()}} if confidence else {}
+    return {"at": dict(plane), "delta": delta, **known}

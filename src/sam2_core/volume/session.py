@@ -11,31 +11,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sam2_core.errors import InputError
+from sam2_core.predict.embedding_cache import EmbeddingCache
 from sam2_core.volume.files import disk_errors
-from sam2_core.volume.history import plane_record
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.open import open_volume
-from sam2_core.volume.prompts import LabelledObject, Prompt, describe, make_prompt
-from sam2_core.volume.rle import Rle
-from sam2_core.volume.session_click import sure
-from sam2_core.volume.session_deltas import encode_delta
-from sam2_core.volume.session_objects import SessionObjects
+from sam2_core.volume.session_confidence import dips
+from sam2_core.volume.session_edit import SessionEdits
 from sam2_core.volume.session_plan import Direction, Request, complete_ranges
 from sam2_core.volume.session_run import Progress, Run
 from sam2_core.volume.session_settings import FILE, Settings, grid_of
-from sam2_core.volume.session_state import PlacedPrompt, Plane, check_prompts
+from sam2_core.volume.session_state import Plane
 from sam2_core.volume.session_store import replay
-from sam2_core.volume.session_track import compose
 from sam2_core.volume.volume import Channel, Volume
 from sam2_core.volume.window import windows_for
 
 __all__ = ["Run", "Session", "replay"]
 
 
-class Session(SessionObjects):
+class Session(SessionEdits):
     """Objects, prompts, results and history of one volume. Made by `create` or `open`; close it after use.
 
     Methods may be called from several threads; an act that comes during a propagation stops that propagation.
@@ -71,6 +65,7 @@ class Session(SessionObjects):
         overwrite: bool = False,
         predictor: Any = None,
         extra: dict[str, Any] | None = None,
+        embeddings: EmbeddingCache | None = None,
     ) -> Session:
         """Begin a session.
 
@@ -96,6 +91,8 @@ class Session(SessionObjects):
             Used instead of loading `model`.
         extra : dict, optional
             Kept in the session's settings for the caller.
+        embeddings : EmbeddingCache, optional
+            Where embeddings are looked up and kept; without it `embed` cannot be used.
 
         Raises
         ------
@@ -127,11 +124,17 @@ class Session(SessionObjects):
             extra=extra,
         )
         settings.save(directory)
-        return cls(directory, settings, volume, predictor, device)
+        return cls(directory, settings, volume, predictor, device, embeddings)
 
     @classmethod
     def open(
-        cls, directory: str | os.PathLike, *, image: Any = None, predictor: Any = None, device: str = "auto"
+        cls,
+        directory: str | os.PathLike,
+        *,
+        image: Any = None,
+        predictor: Any = None,
+        device: str = "auto",
+        embeddings: EmbeddingCache | None = None,
     ) -> Session:
         """Open a session as it was, after a crash as after `close`.
 
@@ -140,7 +143,7 @@ class Session(SessionObjects):
         directory : path
         image : array or Volume, optional
             The image, if it was in memory or has moved.
-        predictor, device
+        predictor, device, embeddings
             As in `create`.
 
         Raises
@@ -154,133 +157,7 @@ class Session(SessionObjects):
         if source is None:
             raise InputError(f"{directory} was made for an image in memory: give that image again")
         volume = open_volume(source, axes=settings.axes, level=settings.level)
-        return cls(directory, settings, volume, predictor, device)
-
-    def add_prompt(
-        self,
-        object_id: int,
-        frame: int | Mapping[str, int],
-        *,
-        points: Any = None,
-        labels: Any = None,
-        box: Any = None,
-        scribbles: Any = None,
-        mask: np.ndarray | None = None,
-        lasso: Any = None,
-        predict: bool = True,
-    ) -> np.ndarray | None:
-        """Show an object on a frame; the result is in the labels at once.
-
-        On a frame that the object was tracked through, points and scribbles correct the mask that is there;
-        otherwise each prompt refines what the earlier ones on the frame gave.
-
-        Parameters
-        ----------
-        object_id : int
-        frame : int or mapping
-            Frame number, or ``{"t": 3, "z": 10}`` in a 3D time-lapse.
-        points : (N, 2) array_like, optional
-            (x, y) in pixels.
-        labels : (N,) array_like, optional
-            1 on the object, 0 off it.
-        box : (4,) array_like, optional
-            x0, y0, x1, y1.
-        scribbles : list of dict, optional
-            ``{"points": [[x, y], ...], "label": 1}`` each.
-        mask : ndarray, (height, width) bool, optional
-        lasso : (N, 2) array_like, optional
-            Outline of the object.
-        predict : bool
-            Compute and write the object's mask on the frame; without it the prompt waits for `propagate`.
-
-        Returns
-        -------
-        ndarray, (height, width) bool, or None
-            The object's mask on the frame; None if `predict` is false.
-
-        Raises
-        ------
-        InputError
-            If the prompt is incomplete or lies outside the volume, or the object is locked.
-        """
-        prompt = make_prompt(
-            object_id, frame, points=points, labels=labels, box=box, scribbles=scribbles, mask=mask, lasso=lasso
-        )
-        return self._add(object_id, prompt, predict)
-
-    def add_prompts(self, objects: Iterable[LabelledObject]) -> None:
-        """Add objects with all their prompts, as a prompts file holds them, to wait for `propagate`.
-
-        Raises
-        ------
-        InputError
-            Before anything is added, if an id is taken or a prompt lies outside the volume.
-        """
-        objects = tuple(objects)
-        check_prompts(objects, self.grid)
-        for item in objects:
-            if item.id in self.state.objects:
-                raise InputError(f"there is an object {item.id} already: choose another id")
-        for item in objects:
-            self.add_object(item.id, name=item.name, class_name=item.class_name, colour=item.colour)
-            for prompt in item.prompts:
-                self._add(item.id, prompt, predict=False)
-
-    def remove_prompt(self, object_id: int, serial: int) -> None:
-        """Take a prompt back; the frame then shows what the object's remaining prompts on it give.
-
-        Raises
-        ------
-        InputError
-            If there is no such prompt, or the object is locked.
-        """
-        with self.lock:
-            item = self._unlocked(object_id)
-            found = [p for p in item.prompts if p.serial == serial]
-            if not found:
-                raise InputError(f"object {object_id} has no prompt {serial}")
-            plane = found[0].plane
-            rest = [p for p in item.on(plane) if p.serial != serial]
-            if rest:
-                logits = self._answers.logits(object_id, plane, rest)
-            else:
-                base = found[0].base
-                there = np.zeros(self.grid.size, bool) if base is None else base.decode()
-                logits = sure(there)
-            change = self._change(plane, object_id, logits)
-            self.act({"act": "remove-prompt", "id": object_id, "serial": serial, "planes": [change]})
-
-    def paint(self, frame: int | Mapping[str, int], labels: np.ndarray) -> None:
-        """Replace the labels of a frame, (height, width) integers; locked objects stay as they are.
-
-        Raises
-        ------
-        InputError
-            If there is no such frame or the labels are of another size.
-        """
-        with self.lock:
-            plane = self._plane(frame)
-            if labels.shape != self.grid.size:
-                raise InputError(f"labels of shape {labels.shape} do not fit a frame of {self.grid.size}")
-            old = self.read_plane(plane)
-            kept = np.isin(old, [i.id for i in self.state if i.locked])
-            new = np.where(kept, old, labels.astype(np.uint32))
-            self.act({"act": "paint", "planes": [plane_record(plane, encode_delta(old, new))]})
-
-    def predict(self, object_id: int, frame: int | Mapping[str, int]) -> np.ndarray:
-        """What an object's prompts on a frame give, (height, width) float32 logits; nothing is written.
-
-        Raises
-        ------
-        InputError
-            If the object has no prompt on the frame.
-        """
-        with self.lock:
-            plane = self._plane(frame)
-            prompts = self.state[object_id].on(plane)
-            if not prompts:
-                raise InputError(f"object {object_id} has no prompt on frame {self.grid.name(plane)}")
-            return self._answers.logits(object_id, plane, prompts)
+        return cls(directory, settings, volume, predictor, device, embeddings)
 
     def propagate(
         self,
@@ -291,6 +168,7 @@ class Session(SessionObjects):
         ranges: Mapping[str, tuple[int | None, int | None]] | None = None,
         direction: Direction = "both",
         changed_only: bool = False,
+        until_lost: bool = False,
     ) -> Run:
         """Track objects through the volume.
 
@@ -306,6 +184,9 @@ class Session(SessionObjects):
         changed_only : bool
             Only objects whose prompts changed since they were last propagated, and only from the change to
             the neighbouring prompts.
+        until_lost : bool
+            Where an object has not been found on three planes in a row and no prompt of it lies ahead, it is not
+            tracked further that way; what is in the labels beyond stays. With all objects lost that way ends.
 
         Returns
         -------
@@ -324,7 +205,7 @@ class Session(SessionObjects):
             chosen = [i.id for i in self.state if i.prompts and not i.locked] if objects is None else list(objects)
             if not chosen:
                 raise InputError("there is no object to propagate: add one with a prompt")
-            return Run(self, Request(tuple(chosen), ends, direction, changed_only))
+            return Run(self, Request(tuple(chosen), ends, direction, changed_only, until_lost))
 
     def resume(self) -> Run | None:
         """Go on with a propagation that was stopped or killed; None if the last act was none."""
@@ -335,28 +216,39 @@ class Session(SessionObjects):
             request, progress = Progress.of(self, entry)
             return Run(self, request, progress)
 
-    def _add(self, object_id: int, prompt: Prompt, predict: bool) -> np.ndarray | None:
-        with self.lock:
-            item = self._unlocked(object_id)
-            try:
-                plane = self.grid.plane(prompt.frame)
-                prompt.check(self.grid.size)
-            except ValueError as error:
-                raise InputError(f"{describe(object_id, len(item.prompts), prompt)}: {error}") from None
-            base = None
-            if not item.on(plane) and prompt.box is None and prompt.mask is None and prompt.lasso is None:
-                tracked = self.read_plane(plane) == object_id
-                base = Rle.encode(tracked) if tracked.any() else None
-            placed = PlacedPrompt(self.state.next_serial, plane, prompt, base)
-            record = {"act": "prompt", "id": object_id, **placed.to_json()}
-            if not predict:
-                self.act(record)
-                return None
-            logits = self._answers.logits(object_id, plane, [*item.on(plane), placed])
-            self.act({**record, "planes": [self._change(plane, object_id, logits)]})
-            return self.read_plane(plane) == object_id
+    def confidence(self, object_id: int) -> dict[Plane, float]:
+        """How sure the model is of an object, by plane, as the last propagations and prompts left it.
 
-    def _change(self, plane: Plane, object_id: int, logits: np.ndarray) -> dict[str, Any]:
-        old = self.read_plane(plane)
-        new = compose(old, {object_id: logits}, [i.id for i in self.state if i.locked])
-        return plane_record(plane, encode_delta(old, new))
+        In [0, 1], to three decimals: 1 where the user gave the mask, 0 where the object was not found. Planes that
+        were not predicted are missing, and all are if the predictor has no method `confidence`. Never waits for a
+        propagation under way.
+
+        Raises
+        ------
+        InputError
+            If there is no such object.
+        """
+        self.state[object_id]
+        return self.history.confidence_in(object_id)
+
+    def next_uncertain(self, after: Plane | None = None) -> tuple[int, Plane, float] | None:
+        """Where to look next: the object and plane where the model's confidence dips most.
+
+        A dip is a plane on which it is lower than on the planes before and after along the axis of propagation,
+        see `dips`. Planes with prompts of the object, and locked objects, are left out.
+
+        Parameters
+        ----------
+        after : Plane, optional
+            The last suggestion's: the next in order is given. If it is none any more, as after a correction, the
+            order begins anew.
+
+        Returns
+        -------
+        (int, Plane, float) or None
+            Object id, plane and confidence; None if no dip is left.
+        """
+        found = dips(((item, self.history.confidence_in(item.id)) for item in self.state if not item.locked), self.grid)
+        planes = [plane for _, plane, _ in found]
+        position = planes.index(after) + 1 if after in planes else 0
+        return found[position] if position < len(found) else None

@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_core.volume.session_state import PlacedPrompt, Plane
-from sam2_core.volume.session_track import SURE, apply_seed, exact_mask, start_state
+from sam2_core.volume.session_track import apply_seed, confidence_of, exact_mask, start_state, sure
 
 if TYPE_CHECKING:
     from sam2_core.volume.session_store import SessionStore
 
 
 class FrameAnswers:
-    """Predicts single frames for a session; keeps a predictor's state of the line of planes last asked for."""
+    """Predicts single frames for a session; keeps a predictor's state of the line of planes last asked for.
+
+    Attributes
+    ----------
+    confidence : float or None
+        How sure the model is of the last answer, in [0, 1]; None if the predictor cannot say.
+    """
 
     def __init__(self, session: SessionStore) -> None:
         self._session = session
         self._line: Plane | None = None
         self._state: Any = None
+        self._told: tuple[int, Plane, list[PlacedPrompt]] | None = None
+        self.confidence: float | None = None
 
     def logits(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> np.ndarray:
         """What the prompts of an object on a plane give, (height, width) float32.
@@ -30,27 +38,38 @@ class FrameAnswers:
         session = self._session
         exact = exact_mask(list(prompts), session.grid.size)
         if exact is not None:
+            self.confidence = 1.0
             return sure(exact)
         axis, index, fixed = session.where(plane)
         line = tuple(fixed.items())
         if self._state is None or self._line != line:
             self.close()
-            self._state = start_state(session.predictor, session.source(fixed, axis))
+            source = session.source(fixed, axis)
+            embeddings = session.embeddings.of(source, session.predictor)
+            self._state = start_state(session.predictor, source, embeddings=embeddings)
             self._line = line
-        session.predictor.reset_state(self._state)
+        known = self._known(object_id, plane, prompts)
+        if not known:
+            session.predictor.reset_state(self._state)
+        self._told = None  # until it has been answered
         logits = apply_seed(
-            session.predictor, self._state, index, object_id, list(prompts), session.grid.size, answer=True
+            session.predictor, self._state, index, object_id, list(prompts), session.grid.size, True, known
         )
+        self._told = object_id, plane, list(prompts)
         assert logits is not None
+        self.confidence = confidence_of(session.predictor, self._state, index, object_id, logits)
         return logits
+
+    def _known(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> int:
+        """How many of the prompts, from the first on, are those that were answered last: only the others are new."""
+        if self._told is None or self._told[:2] != (object_id, plane):
+            return 0
+        told = self._told[2]
+        return len(told) if len(told) < len(prompts) and list(prompts[: len(told)]) == told else 0
 
     def close(self) -> None:
         """End the predictor's state."""
+        self._told = None
         if self._state is not None:
             self._state.close()
             self._state = None
-
-
-def sure(mask: np.ndarray) -> np.ndarray:
-    """Logits that no prediction outweighs, (height, width) float32."""
-    return np.where(mask, np.float32(SURE), np.float32(-SURE))

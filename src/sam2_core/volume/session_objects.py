@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.volume import journal as journals
-from sam2_core.volume.history import plane_record
 from sam2_core.volume.prompts import MAX_ID
-from sam2_core.volume.session_deltas import encode_delta
-from sam2_core.volume.session_state import EDITABLE, SessionObject
+from sam2_core.volume.session_state import EDITABLE, Plane, SessionObject
 from sam2_core.volume.session_store import SessionStore
 
 
@@ -21,9 +20,9 @@ class SessionObjects(SessionStore):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         unfinished = self.history.unfinished
-        if unfinished and unfinished.kind == "delete-object":  # a crash came in between
+        if unfinished and unfinished.kind in ("delete-object", "merge-objects"):  # a crash came in between
             _, record = next(journals.read(self.journal.path, unfinished.start, unfinished.end))
-            self._erase(record["id"])
+            self._relabel(record)
 
     @property
     def objects(self) -> list[SessionObject]:
@@ -56,13 +55,8 @@ class SessionObjects(SessionStore):
             If the id is taken or out of range.
         """
         with self.lock:
-            chosen = max(self.state.objects, default=0) + 1 if object_id is None else int(object_id)
-            if not 1 <= chosen <= MAX_ID:
-                raise InputError(f"{chosen} is no object id: use 1 to {MAX_ID} (0 is the background)")
-            if chosen in self.state.objects:
-                raise InputError(f"there is an object {chosen} already: choose another id")
-            given = {"name": name, "class_name": class_name, "colour": colour}
-            self.act({"act": "add-object", "id": chosen, **{k: v for k, v in given.items() if v is not None}})
+            chosen = self._free_id(object_id)
+            self.act(added(chosen, name, class_name, colour))
             return chosen
 
     def edit_object(self, object_id: int, **changes: Any) -> None:
@@ -89,8 +83,11 @@ class SessionObjects(SessionStore):
         """
         with self.lock:
             self._unlocked(object_id)
-            self.act({"act": "delete-object", "id": object_id})
-            self._erase(object_id)
+            known = self.history.confidence_in(object_id)
+            forgotten = [self.change(plane, confidence={object_id: None}) for plane in known]
+            record = {"act": "delete-object", "id": object_id, "planes": forgotten}
+            self.act(record)
+            self._relabel(record)
 
     def _unlocked(self, object_id: int) -> SessionObject:
         item = self.state[object_id]
@@ -98,17 +95,37 @@ class SessionObjects(SessionStore):
             raise InputError(f"object {object_id} is locked: unlock it to change it")
         return item
 
-    def _erase(self, object_id: int) -> None:
-        """Clear an object's pixels, plane by plane, as part of the act under way."""
+    def _free_id(self, wanted: int | None = None) -> int:
+        chosen = max(self.state.objects, default=0) + 1 if wanted is None else int(wanted)
+        if not 1 <= chosen <= MAX_ID:
+            raise InputError(f"{chosen} is no object id: use 1 to {MAX_ID} (0 is the background)")
+        if chosen in self.state.objects:
+            raise InputError(f"there is an object {chosen} already: choose another id")
+        return chosen
+
+    def _relabel(self, record: Mapping[str, Any]) -> None:
+        """Clear the pixels of an object, or give those of several to one, plane by plane, to end the act under way."""
+        old_ids = record.get("others", [record.get("id")])
+        new_id = np.uint32(record.get("into", 0))
         axes = self.labels.axes
+        visited: set[Plane] = set()
         for region in self.labels.stored_regions():
             place = dict(zip(axes, region))
             for index in np.ndindex(*(place[a].stop - place[a].start for a, _ in self.grid.axes)):
                 plane = tuple((a, place[a].start + k) for (a, _), k in zip(self.grid.axes, index))
+                if plane in visited:  # chunks side by side
+                    continue
+                visited.add(plane)
                 old = self.read_plane(plane)
-                if (there := old == object_id).any():
-                    new = np.where(there, np.uint32(0), old)
-                    self.record({"act": "plane", **plane_record(plane, encode_delta(old, new))})
+                if (there := np.isin(old, old_ids)).any():
+                    new = np.where(there, new_id, old)
+                    self.record({"act": "plane", **self.change(plane, old, new)})
                     self.write_plane(plane, new)
         self.record({"act": "end"})
         self.flushed()
+
+
+def added(object_id: int, name: str | None, class_name: str | None, colour: str | None) -> dict[str, Any]:
+    """The record of an object that is added."""
+    given = {"name": name, "class_name": class_name, "colour": colour}
+    return {"act": "add-object", "id": object_id, **{k: v for k, v in given.items() if v is not None}}

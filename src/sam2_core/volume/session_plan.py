@@ -27,13 +27,15 @@ class Request:
     """What to propagate.
 
     `ranges` holds (first, last + 1) for the axes of propagation; with `changed_only`, only objects whose prompts
-    changed since they were last propagated, from the change to the neighbouring prompts.
+    changed since they were last propagated, from the change to the neighbouring prompts; with `until_lost`, an
+    object that is lost is not tracked further (see `session_lost`).
     """
 
     objects: tuple[int, ...]
     ranges: Mapping[str, tuple[int, int]]
     direction: Direction = "both"
     changed_only: bool = False
+    until_lost: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -43,13 +45,15 @@ class Request:
             "ranges": ranges,
             "direction": self.direction,
             "changed_only": self.changed_only,
+            "until_lost": self.until_lost,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Request:
         """The inverse of `to_json`."""
         ranges = {axis: (ends[0], ends[1]) for axis, ends in data["ranges"].items()}
-        return cls(tuple(data["objects"]), ranges, data["direction"], data["changed_only"])
+        until_lost = data.get("until_lost", False)  # not in older journals
+        return cls(tuple(data["objects"]), ranges, data["direction"], data["changed_only"], until_lost)
 
 
 def check_direction(direction: str) -> Direction:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.volume import journal as journals
-from sam2_core.volume.history import Entry, plane_record
+from sam2_core.volume.history import Entry
 from sam2_core.volume.rle import Rle
-from sam2_core.volume.session_deltas import encode_delta
 from sam2_core.volume.session_plan import Leg, Request, Stage, make_plan, mask_rle
 from sam2_core.volume.session_state import Plane
-from sam2_core.volume.session_track import compose, track
+from sam2_core.volume.session_store import TRACK
+from sam2_core.volume.session_track import Tracked, compose, track
 
 if TYPE_CHECKING:
     from sam2_core.volume.session import Session
-
-TRACK = "track"
-"""Folder of a session for the tracker's memory of the leg under way."""
 
 FLUSH_EVERY = 16
 """Planes between two marks in the journal that all labels before are written."""
@@ -34,11 +31,26 @@ Result = tuple[int | dict[str, int], dict[int, np.ndarray]]
 
 @dataclass
 class Progress:
-    """How far a run has come: the stage under way, what it started from, and how many of its planes are done."""
+    """How far a run has come.
+
+    Attributes
+    ----------
+    stage : int
+        The stage under way.
+    masks : dict, optional
+        What it started from.
+    empty : list of list of int
+        By plane that is done in it, the objects that were not found; see `session_lost`.
+    """
 
     stage: int = 0
     masks: dict[int, dict[int, Rle]] | None = None
-    planes: int = 0
+    empty: list[list[int]] = field(default_factory=list)
+
+    @property
+    def planes(self) -> int:
+        """How many planes of the stage are done."""
+        return len(self.empty)
 
     @classmethod
     def of(cls, session: Session, entry: Entry) -> tuple[Request, Progress]:
@@ -55,7 +67,7 @@ class Progress:
                 }
                 progress = cls(record["stage"], masks)
             elif record["act"] == "plane":
-                progress.planes += 1
+                progress.empty.append(record.get("empty", []))
         assert request is not None
         return request, progress
 
@@ -70,6 +82,13 @@ class Run:
     progress : Progress, optional
         Of a run to go on with; a new one otherwise.
 
+    Attributes
+    ----------
+    length : int
+        How many results this run gives in all, at most: it shrinks when objects vanish or are lost.
+    done : int
+        How many of them are there.
+
     Raises
     ------
     InputError
@@ -82,13 +101,11 @@ class Run:
         self.stages = make_plan(request, session.state, session.grid)
         self.progress = progress
         self.entry: Entry | None = session.history.unfinished if progress else None
+        self.done = 0
+        self._lengths = [stage.length() for stage in self.stages]
+        first, before = (progress.stage, progress.planes) if progress else (0, 0)
+        self.length = sum(self._lengths[first:]) - before
         self._results = self._run()
-
-    @property
-    def length(self) -> int:
-        """Number of results to come, if no object vanishes on the way."""
-        first, done = (self.progress.stage, self.progress.planes) if self.progress else (0, 0)
-        return sum(stage.length() for stage in self.stages[first:]) - done
 
     def __iter__(self) -> Run:
         return self
@@ -104,6 +121,7 @@ class Run:
         session = self.session
         progress = self.progress or Progress()
         with session.lock:
+            self._settings = session.settings
             if self.entry is None:
                 session.act({"act": "run", "request": self.request.to_json()})
                 self.entry = session.history.done[-1]
@@ -112,6 +130,8 @@ class Run:
                 if number >= progress.stage:
                     resumed = progress if self.progress and number == progress.stage else None
                     yield from self._stage(number, stage, resumed)
+                    if self._current():
+                        self.length = self.done + sum(self._lengths[number + 1 :])
             with session.lock:
                 if self._current():
                     ranges = {a: list(r) for a, r in self.request.ranges.items()}
@@ -126,8 +146,9 @@ class Run:
                         session.flushed()
 
     def _current(self) -> bool:
-        """Whether no other act has come in between; it would have ended this run."""
-        return not self.session.closed and self.session.history.unfinished is self.entry
+        """Whether no other act and no other model has come in between; it would have ended this run."""
+        session = self.session
+        return not session.closed and session.history.unfinished is self.entry and session.settings is self._settings
 
     def _stage(self, number: int, stage: Stage, resumed: Progress | None) -> Generator[Result]:
         session = self.session
@@ -141,27 +162,38 @@ class Run:
             if known is None:
                 session.act({"act": "leg", "stage": number, **leg.to_json()})
             source = session.source(leg.fixed, leg.axis)
-        done = resumed.planes if resumed else 0
-        with contextlib.closing(track(session.predictor, source, leg, session.directory / TRACK, done)) as results:
-            for count in range(done, len(leg.frames())):
+            predictor = session.predictor
+            embeddings = session.embeddings.of(source, predictor, read_only=True)
+        done, empty = (resumed.planes, resumed.empty) if resumed else (0, [])
+        until_lost = self.request.until_lost
+        tracked = track(predictor, source, leg, session.directory / TRACK, done, until_lost, empty, embeddings)
+        with contextlib.closing(tracked):
+            while True:
                 with session.lock:
                     if not self._current():
                         return
-                    frame, logits = next(results)
-                    plane = leg.plane(frame, session.grid)
-                    masks = self._write(plane, logits)
-                    if count % FLUSH_EVERY == 0:
+                    try:
+                        result = next(tracked)
+                    except StopIteration:
+                        return
+                    if result is None:
+                        continue
+                    plane = leg.plane(result.frame, session.grid)
+                    masks = self._write(plane, result)
+                    if self.done % FLUSH_EVERY == 0:
                         session.flushed()
+                    self.done += 1
                 yield session.grid.name(plane), masks
 
     def _mask(self, stage: Stage, object_id: int, frame: int) -> Rle | None:
         leg = Leg(stage.axis, stage.fixed, stage.reverse, (), {})
         return mask_rle(self.session.read_plane(leg.plane(frame, self.session.grid)), object_id)
 
-    def _write(self, plane: Plane, logits: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def _write(self, plane: Plane, result: Tracked) -> dict[int, np.ndarray]:
         session = self.session
         old = session.read_plane(plane)
-        new = compose(old, logits, [item.id for item in session.state if item.locked])
-        session.record({"act": "plane", **plane_record(plane, encode_delta(old, new))})
+        new = compose(old, result.logits, [item.id for item in session.state if item.locked])
+        empty = {"empty": list(result.empty)} if self.request.until_lost and result.empty else {}
+        session.record({"act": "plane", **session.change(plane, old, new, result.confidence), **empty})
         session.write_plane(plane, new)
-        return {i: new == i for i in logits}
+        return {i: new == i for i in result.logits}

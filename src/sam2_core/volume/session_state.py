@@ -14,6 +14,11 @@ Plane = tuple[tuple[str, int], ...]
 """Where a plane lies: (axis, index) of every axis outside it, such as (("t", 3), ("z", 10))."""
 
 
+def place(at: Mapping[str, Any]) -> Plane:
+    """A plane as the journal names it."""
+    return tuple((axis, int(index)) for axis, index in at.items())
+
+
 @dataclass(frozen=True)
 class Grid:
     """The planes of a volume across an axis of propagation.
@@ -92,8 +97,9 @@ def check_prompts(objects: tuple[LabelledObject, ...], grid: Grid) -> None:
 class PlacedPrompt:
     """A prompt of an object on a plane.
 
-    `serial` numbers the prompts of a session; `base` is the object's mask that the prompt corrects, where one
-    had been tracked there, so that a prompt's result depends on nothing but what is stored here.
+    `serial` numbers the prompts of a session; `base`, at the first prompt of an object on a plane, is the mask
+    that the object had there before, such as a tracked one. Points and scribbles correct it; when all prompts are
+    gone it shows again. So what prompts give depends on nothing but what is stored here.
     """
 
     serial: int
@@ -181,6 +187,10 @@ class State:
 def reduce(state: State, act: Mapping[str, Any]) -> State:
     """The state after an act, as the journal records it; acts that change no object leave it as it is."""
     kind = act["act"]
+    if "steps" in act:
+        for step in act["steps"]:
+            state = reduce(state, step)
+        return state
     if kind == "add-object":
         return state.put(SessionObject(act["id"], **{k: act[k] for k in EDITABLE if k in act}))
     if kind == "edit-object":
@@ -192,7 +202,11 @@ def reduce(state: State, act: Mapping[str, Any]) -> State:
         item = state[act["id"]]
         state = state.put(replace(item, prompts=(*item.prompts, placed)))
         return replace(state, next_serial=max(state.next_serial, placed.serial + 1))
-    if kind == "remove-prompt":
+    if kind == "replace-prompts":
+        item = state[act["id"]]
+        state = state.put(replace(item, prompts=_spliced(item.prompts, place(act["at"]), act["prompts"])))
+        return replace(state, next_serial=max([state.next_serial, *(p["serial"] + 1 for p in act["prompts"])]))
+    if kind == "remove-prompt":  # of journals before "replace-prompts"
         item = state[act["id"]]
         return state.put(replace(item, prompts=tuple(p for p in item.prompts if p.serial != act["serial"])))
     if kind == "end" and "objects" in act:
@@ -201,6 +215,13 @@ def reduce(state: State, act: Mapping[str, Any]) -> State:
                 item = state[object_id]
                 state = state.put(replace(item, propagated=_seen_within(item, act["ranges"])))
     return state
+
+
+def _spliced(old: tuple[PlacedPrompt, ...], plane: Plane, records: list[dict[str, Any]]) -> tuple[PlacedPrompt, ...]:
+    """Prompts with those on a plane replaced, where the first of them stood."""
+    first = next((i for i, p in enumerate(old) if p.plane == plane), len(old))
+    after = (p for p in old[first:] if p.plane != plane)
+    return (*old[:first], *(PlacedPrompt.from_json(r) for r in records), *after)
 
 
 def _seen_within(item: SessionObject, ranges: Mapping[str, tuple[int, int]]) -> Seen:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,12 +15,15 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from sam2_core.errors import InputError
+from sam2_core.predict.embedding_cache import EmbeddingCache
 from sam2_core.volume.files import disk_errors
-from sam2_core.volume.history import Effect, Entry, apply_effect, restore
+from sam2_core.volume.history import Effect, Entry, apply_effect, plane_record, restore
 from sam2_core.volume.journal import Journal
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.planes import PlaneSource
 from sam2_core.volume.session_click import FrameAnswers
+from sam2_core.volume.session_deltas import encode_delta
+from sam2_core.volume.session_embed import PlaneEmbeddings
 from sam2_core.volume.session_settings import Settings, grid_of
 from sam2_core.volume.session_state import Plane, State
 from sam2_core.volume.volume import Volume
@@ -26,22 +31,35 @@ from sam2_core.volume.window import windows_for
 
 JOURNAL = "journal.jsonl"
 
+TRACK = "track"
+"""Folder of a session for the tracker's memory of the leg under way."""
+
 
 class SessionStore:
     """The part of a session that knows no prompts and no tracking: see `Session`."""
 
-    def __init__(self, directory: Path, settings: Settings, volume: Volume, predictor: Any, device: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        volume: Volume,
+        predictor: Any,
+        device: str,
+        embeddings: EmbeddingCache | None = None,
+    ) -> None:
         self.directory = directory
         self.settings = settings
         self.volume = volume
         self.grid = grid_of(volume, settings.axis)
         self.lock = threading.RLock()
+        self._loading = threading.Lock()
         self.closed = True
         self._device = device
         self._predictor = predictor
         self._windows = windows_for(volume, settings.channel, settings.window)
+        self.embeddings = PlaneEmbeddings(self, embeddings)
         self._answers = FrameAnswers(self)
-        self._owner = FileLock(directory / "lock")
+        self._owner = FileLock(directory / "lock", thread_local=False)
         try:
             self._owner.acquire(timeout=0)
         except Timeout:
@@ -83,14 +101,44 @@ class SessionStore:
     @property
     def predictor(self) -> Any:
         """The video predictor, loaded on first use."""
-        if self._predictor is None:
-            from sam2_core.build import load_model
-            from sam2_core.predict.video_predictor import SAM2VideoPredictor
+        with self._loading:  # not the session's lock: who embeds planes ahead holds nobody up
+            if self._predictor is None:
+                from sam2_core.build import load_model
+                from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
-            s = self.settings
-            model = load_model(s.model, device=self._device, config=s.config, image_size=s.image_size)
-            self._predictor = SAM2VideoPredictor(model)
-        return self._predictor
+                s = self.settings
+                model = load_model(s.model, device=self._device, config=s.config, image_size=s.image_size)
+                self._predictor = SAM2VideoPredictor(model)
+            return self._predictor
+
+    def set_model(
+        self, model: str | os.PathLike, config: str | os.PathLike | None = None, image_size: int | None = None
+    ) -> None:
+        """Predict with another model from now on; it is loaded when it is first needed.
+
+        What is in the labels stays. A propagation under way stops; `Session.resume` goes on with the new model.
+        This is no act: undo does not take it back.
+
+        Parameters
+        ----------
+        model, config, image_size
+            As in `load_model`.
+
+        Raises
+        ------
+        InputError
+            If the session is closed or its settings cannot be written.
+        """
+        with self.lock, self._loading:
+            self._check_open()
+            settings = replace(
+                self.settings, model=str(model), config=None if config is None else str(config), image_size=image_size
+            )
+            shutil.rmtree(self.directory / TRACK, ignore_errors=True)  # first: another model cannot go on from it
+            settings.save(self.directory)
+            self.settings = settings
+            self._answers.close()
+            self._predictor = None
 
     def undo(self) -> list[Plane] | None:
         """Take back the last act.
@@ -110,20 +158,39 @@ class SessionStore:
         """The labels of a frame, (height, width) uint32."""
         return self.read_plane(self._plane(frame))
 
+    def embed(self, frame: int | Mapping[str, int]) -> bool:
+        """Embed a frame, so that a prompt on it is answered at once; meant for a thread of its own.
+
+        Returns
+        -------
+        bool
+            Whether it had to be computed, rather than found in the cache.
+
+        Raises
+        ------
+        InputError
+            If there is no such frame, it cannot be read, or the session is closed or has no cache of embeddings.
+        """
+        self._check_open()
+        return self.embeddings.embed(self._plane(frame))
+
+    def embedded(self, frame: int | Mapping[str, int]) -> bool:
+        """Whether a frame is known to be embedded; loads and reads nothing, so it is not before the first `embed`."""
+        return self.embeddings.has(self._plane(frame))
+
     # What follows serves `Run` and is no part of the public interface.
 
     def act(self, record: dict[str, Any]) -> list[Plane]:
         """Journal a record, take it into the history, and do to the labels what it says."""
         effect = self.record(record)
-        changed = apply_effect(self.journal.path, effect, self.read_plane, self.write_plane)
+        changed = apply_effect(self.history, self.journal.path, effect, self.read_plane, self.write_plane)
         if changed:
             self.flushed()
         return changed
 
     def record(self, record: dict[str, Any]) -> Effect | None:
         """Journal a record and take it into the history."""
-        if self.closed:
-            raise InputError(f"the session in {self.directory} is closed: open it again")
+        self._check_open()
         with disk_errors(self.journal.path):
             start, end = self.journal.append(record)
         return self.history.take(record, start, end)
@@ -131,6 +198,19 @@ class SessionStore:
     def flushed(self) -> None:
         """Mark in the journal that all labels are written."""
         self.record({"act": "flushed"})
+
+    def change(
+        self,
+        plane: Plane,
+        old: np.ndarray | None = None,
+        new: np.ndarray | None = None,
+        confidence: Mapping[int, float | None] | None = None,
+    ) -> dict[str, Any]:
+        """New labels of a plane, and new confidence in objects on it, as the journal holds them."""
+        known = self.history.confidence.get(plane, {})
+        changed = {i: (known.get(i), c) for i, c in (confidence or {}).items() if c != known.get(i)}
+        delta = [] if old is None or new is None else encode_delta(old, new)
+        return plane_record(plane, delta, changed)
 
     def source(self, fixed: Mapping[str, int], axis: str | None) -> PlaneSource:
         """The frames of one line of planes."""
@@ -152,6 +232,10 @@ class SessionStore:
         fixed = dict(plane)
         index = fixed.pop(self.grid.axis, 0) if self.grid.axis else 0
         return self.grid.axis, index, fixed
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InputError(f"the session in {self.directory} is closed: open it again")
 
     def _plane(self, frame: int | Mapping[str, int]) -> Plane:
         try:

@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sam2_core.predict.embedding_cache import SourceEmbeddings
 from sam2_core.predict.frames import FrameSource
 from sam2_core.volume.rle import Rle
+from sam2_core.volume.session_lost import Losses
 from sam2_core.volume.session_plan import Leg, Seed
 
 SURE = 1e4
 """Logit of a pixel that a user or an earlier result gave as a mask: no prediction outweighs it."""
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """What tracking gave on a frame, by object id.
+
+    Attributes
+    ----------
+    frame : int
+    logits : dict of int to ndarray, (height, width) float32
+        Above 0 on the object.
+    confidence : dict of int to float or None
+        In [0, 1], see `confidence_of`.
+    empty : tuple of int
+        The objects that were tracked and not found.
+    """
+
+    frame: int
+    logits: dict[int, np.ndarray]
+    confidence: dict[int, float | None]
+    empty: tuple[int, ...]
+
+
 def track(
-    predictor: Any, source: FrameSource, leg: Leg, storage: Path | None = None, done: int = 0
-) -> Generator[tuple[int, dict[int, np.ndarray]]]:
+    predictor: Any,
+    source: FrameSource,
+    leg: Leg,
+    storage: Path | None = None,
+    done: int = 0,
+    until_lost: bool = False,
+    empty: Sequence[Collection[int]] = (),
+    embeddings: SourceEmbeddings | None = None,
+) -> Generator[Tracked | None]:
     """Track objects along a leg.
 
     Each object joins at the start of its stretch and leaves at its end, so that the objects of a leg share one
@@ -35,49 +66,74 @@ def track(
     storage : Path, optional
         Folder for the tracker's memory, so that a killed process can go on; emptied if nothing is done yet.
     done : int
-        Frames that are done already and are not given again. The tracker's memory of them is read from
-        `storage`; where it is not whole they are computed once more.
+        Frames that are done already. The tracker's memory of them is read from `storage`; where it is not whole
+        they are computed once more.
+    until_lost : bool
+        Objects that are lost leave, and when none is left the leg ends.
+    empty : sequence of collections of int
+        `Tracked.empty` of the frames that are done.
+    embeddings : SourceEmbeddings, optional
+        Of the source, as `SAM2VideoPredictor.init_state` takes them.
 
     Yields
     ------
-    frame : int
-    logits : dict of int to ndarray, (height, width) float32
-        Above 0 on the object.
+    Tracked or None
+        None for a frame that was done and had to be computed once more.
     """
     frames = leg.frames()
     if storage is not None and not done:
         shutil.rmtree(storage, ignore_errors=True)
-    state = start_state(predictor, source, storage)
+    state = start_state(predictor, source, storage, embeddings)
+    losses = Losses(leg)
     try:
-        begin = done
-        if done and not (storage is not None and _remember(predictor, state, leg, frames, done, source.size)):
+        position = done
+        if until_lost:
+            losses.recall(frames[:done], empty)
+        if done and not (
+            storage is not None and _remember(predictor, state, leg, frames, done, source.size, losses.lost)
+        ):
             predictor.reset_state(state)
-            begin = 0
-        at = begin
-        for position, count in _stretches(leg, frames, begin):
+            losses = Losses(leg)
+            position = 0
+        while position < len(frames) and not losses.is_over(frames[position]):
             first = frames[position]
-            active = {i for i, a, b in leg.spans if min(a, b) <= first <= max(a, b)}
-            gone = {i for i, a, b in leg.cleared if min(a, b) <= first <= max(a, b)}
+            count = _stretch(leg, frames, position)
+            losses.begin(first)
+            active = {i for i, a, b in leg.spans if _between(a, first, b)} - losses.lost
+            gone = {i for i, a, b in leg.cleared if _between(a, first, b)}
             _change_objects(predictor, state, leg, first, active, source.size)
-            for frame, found in _advance(predictor, state, first, count, leg.reverse):
-                results = {i: logits for i, logits in found.items() if i in active}
-                for object_id in results:
-                    mask = exact_mask(leg.seeds[object_id].get(frame), source.size)
-                    if mask is not None:
-                        results[object_id] = np.where(mask, np.float32(SURE), np.float32(-SURE))
-                results.update({i: np.full(source.size, np.float32(-SURE)) for i in gone})
-                for item in state.objects.values():  # what no later frame can attend to
-                    item.tracked.pop(frame + (state.keep + 1) * (1 if leg.reverse else -1))
-                if at >= done:
-                    yield frame, results
-                at += 1
+            with contextlib.closing(_advance(predictor, state, first, count, leg.reverse)) as stretch:
+                for frame, found in stretch:
+                    found = {i: logits for i, logits in found.items() if i in active}
+                    result = _result(predictor, state, leg, frame, found, gone, source.size)
+                    for item in state.objects.values():  # what no later frame can attend to
+                        item.tracked.pop(frame + (state.keep + 1) * (1 if leg.reverse else -1))
+                    position += 1
+                    yield result if position > done else None
+                    if until_lost and losses.saw(frame, result.empty):
+                        break
     finally:
         state.close()
 
 
-def start_state(predictor: Any, source: FrameSource, storage: Path | None = None) -> Any:
-    """A predictor's state for a line of planes."""
-    return predictor.init_state(source, storage_dir=storage)
+def confidence_of(predictor: Any, state: Any, frame: int, object_id: int, logits: np.ndarray) -> float | None:
+    """How sure the predictor is of an object's mask on a frame, in [0, 1] to three decimals.
+
+    0 where the mask is empty; None if the predictor cannot say.
+    """
+    if not hasattr(predictor, "confidence"):
+        return None
+    if not (logits > 0).any():
+        return 0.0
+    return round(float(np.clip(predictor.confidence(state, frame, object_id), 0, 1)), 3)
+
+
+def start_state(
+    predictor: Any, source: FrameSource, storage: Path | None = None, embeddings: SourceEmbeddings | None = None
+) -> Any:
+    """A predictor's state for a line of planes; only one that is to use a cache has to know of `embeddings`."""
+    cached = {} if embeddings is None else {"embeddings": embeddings}
+    return predictor.init_state(source, storage_dir=storage, **cached)
 
 
 def apply_seed(
@@ -88,8 +144,11 @@ def apply_seed(
     seed: Seed,
     size: tuple[int, int],
     answer: bool = False,
+    known: int = 0,
 ) -> np.ndarray | None:
     """Give the predictor all that is known of an object on one frame, in the order in which it was given.
+
+    The first `known` prompts it was given before.
 
     Returns
     -------
@@ -102,14 +161,17 @@ def apply_seed(
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     for number, placed in enumerate(seed):
-        if number == 0 and placed.base is not None:
-            predictor.add_new_mask(state, frame, object_id, placed.base.decode(), need_output=False)
         area = placed.prompt.area(size)
         if area is not None:
             points, labels = [], []
-            logits = _of(object_id, predictor.add_new_mask(state, frame, object_id, area, need_output=answer))
         new_points, new_labels = placed.prompt.clicks()
         points, labels = points + new_points, labels + new_labels
+        if number < known:
+            continue
+        if number == 0 and placed.base is not None and placed.prompt.box is None and area is None:
+            predictor.add_new_mask(state, frame, object_id, placed.base.decode(), need_output=False)
+        if area is not None:
+            logits = _of(object_id, predictor.add_new_mask(state, frame, object_id, area, need_output=answer))
         if placed.prompt.box is not None:
             given: dict[str, Any] = {"box": np.array(placed.prompt.box, np.float32)}
             if points:
@@ -132,6 +194,11 @@ def exact_mask(seed: Seed | None, size: tuple[int, int]) -> np.ndarray | None:
     if last.points is not None or last.box is not None or last.scribbles is not None:
         return None
     return last.area(size)
+
+
+def sure(mask: np.ndarray) -> np.ndarray:
+    """Logits of a (height, width) mask that no prediction outweighs, float32."""
+    return np.where(mask, np.float32(SURE), np.float32(-SURE))
 
 
 def compose(old: np.ndarray, results: Mapping[int, np.ndarray], locked: Sequence[int] = ()) -> np.ndarray:
@@ -161,20 +228,42 @@ def compose(old: np.ndarray, results: Mapping[int, np.ndarray], locked: Sequence
     return new
 
 
-def _stretches(leg: Leg, frames: list[int], begin: int) -> Iterator[tuple[int, int]]:
-    """Positions in `frames`, from `begin` on, and lengths of runs of neighbours with the same objects."""
+def _result(
+    predictor: Any,
+    state: Any,
+    leg: Leg,
+    frame: int,
+    found: dict[int, np.ndarray],
+    gone: Collection[int],
+    size: tuple[int, int],
+) -> Tracked:
+    """What was found on a frame, masks that were given laid over it, and `gone` objects cleared."""
+    logits: dict[int, np.ndarray] = {}
+    confidence: dict[int, float | None] = {}
+    for object_id, answer in found.items():
+        mask = exact_mask(leg.seeds[object_id].get(frame), size)
+        if mask is None:
+            logits[object_id] = answer
+            confidence[object_id] = confidence_of(predictor, state, frame, object_id, answer)
+        else:
+            logits[object_id] = sure(mask)
+            confidence[object_id] = 1.0
+    empty = tuple(i for i, answer in logits.items() if not (answer > 0).any())
+    for object_id in gone:
+        logits[object_id] = np.full(size, np.float32(-SURE))
+        confidence[object_id] = None
+    return Tracked(frame, logits, confidence, empty)
+
+
+def _stretch(leg: Leg, frames: list[int], start: int) -> int:
+    """How many neighbours in `frames`, from the position `start` on, have the same objects."""
     both = (*leg.spans, *leg.cleared)
     joins, ends = {first for _, first, _ in both}, {last for _, _, last in both}
-    start = begin
-    for position in range(begin + 1, len(frames) + 1):
-        if (
-            position == len(frames)
-            or frames[position] in joins
-            or frames[position - 1] in ends
-            or abs(frames[position] - frames[position - 1]) != 1
-        ):
-            yield start, position - start
-            start = position
+    for position in range(start + 1, len(frames)):
+        before, here = frames[position - 1], frames[position]
+        if here in joins or before in ends or abs(here - before) != 1:
+            return position - start
+    return len(frames) - start
 
 
 def _change_objects(predictor: Any, state: Any, leg: Leg, first: int, active: set[int], size: tuple[int, int]) -> None:
@@ -192,17 +281,26 @@ def _join(predictor: Any, state: Any, leg: Leg, object_id: int, size: tuple[int,
         apply_seed(predictor, state, frame, object_id, seed, size)
 
 
-def _remember(predictor: Any, state: Any, leg: Leg, frames: list[int], done: int, size: tuple[int, int]) -> bool:
+def _remember(
+    predictor: Any,
+    state: Any,
+    leg: Leg,
+    frames: list[int],
+    done: int,
+    size: tuple[int, int],
+    lost: Collection[int],
+) -> bool:
     """Bring a new state to where an earlier one was after `done` frames; False if its memory is not whole."""
     present: dict[int, int] = {}  # object id: first frame, in the order in which the objects joined
-    for position, _ in _stretches(leg, frames, 0):
-        if position >= done:
-            break
+    position = 0
+    while position < done:
         first = frames[position]
-        active = {i for i, a, b in leg.spans if min(a, b) <= first <= max(a, b)}
+        active = {i for i, a, b in leg.spans if _between(a, first, b)}
         joining = dict.fromkeys(i for i, a, _ in leg.spans if a == first)
         present = {i: f for i, f in present.items() if i in active and i not in joining}
         present.update(dict.fromkeys(joining, first))
+        position += _stretch(leg, frames, position)
+    present = {i: f for i, f in present.items() if i not in lost}
     for object_id in present:
         _join(predictor, state, leg, object_id, size)
     stored = state.restore()
@@ -220,7 +318,7 @@ def _between(first: int, frame: int, last: int) -> bool:
 
 def _advance(
     predictor: Any, state: Any, first: int, count: int, reverse: bool
-) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+) -> Generator[tuple[int, dict[int, np.ndarray]]]:
     step = -1 if reverse else 1
     wanted = range(first, first + count * step, step)
     if not state.obj_ids:

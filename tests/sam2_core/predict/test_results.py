@@ -1,5 +1,7 @@
 """Results of one object: near ones in memory, others on disk, all of them found again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,12 +15,13 @@ def result(frame, memory=True):
         object_score_logits=torch.tensor([[frame - 3.0]]),
         memory=torch.full((1, 2, 2, 2), float(frame), dtype=torch.bfloat16) if memory else None,
         from_prompt=frame % 2 == 0,
+        iou=torch.tensor([[frame / 8]]),
     )
 
 
 def assert_is(found, frame, memory):
     expected = result(frame, memory)
-    for name in ("masks", "pointer", "object_score_logits"):
+    for name in ("masks", "pointer", "object_score_logits", "iou"):
         assert torch.equal(getattr(found, name), getattr(expected, name))
     assert found.from_prompt == expected.from_prompt
     if memory:
@@ -124,11 +127,22 @@ def test_a_half_written_file_is_not_taken_up(tmp_path):
     assert TrackedResults(tmp_path, keep=2).find_stored() == [0]
 
 
+def test_a_file_without_the_predicted_iou_is_read(tmp_path):
+    """As earlier versions wrote them."""
+    results = TrackedResults(tmp_path, keep=1, write_through=True)
+    results[0] = replace(result(0), iou=None)
+    later = TrackedResults(tmp_path, keep=1)
+    assert later.find_stored() == [0]
+    assert later[0].iou is None
+    assert torch.equal(later[0].masks, result(0).masks)
+
+
 def test_an_empty_folder_holds_nothing(tmp_path):
     assert TrackedResults(tmp_path / "none", keep=1).find_stored() == []
 
 
 def test_a_result_moves_with_all_of_its_tensors():
     moved = result(1).to(torch.device("meta"))
-    assert {t.device.type for t in (moved.masks, moved.pointer, moved.object_score_logits, moved.memory)} == {"meta"}
+    tensors = (moved.masks, moved.pointer, moved.object_score_logits, moved.memory, moved.iou)
+    assert {t.device.type for t in tensors} == {"meta"}
     assert result(1, memory=False).to(torch.device("meta")).memory is None

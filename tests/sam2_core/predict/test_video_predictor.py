@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from sam2_core.errors import InputError
+from sam2_core.predict.embedding_cache import EmbeddingCache
 from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
 
@@ -593,3 +594,111 @@ class TestBoundedMemory:
         click(predictor, state, 0, 1)
         assert_same(track(predictor, state, max_frame_num_to_track=2), {f: expected[f] for f in range(3)}, tolerance=0)
         assert state.objects[1].tracked[1].masks.device.type == "cpu"
+
+
+class TestEmbeddings:
+    @pytest.fixture
+    def embedded(self, predictor, monkeypatch):
+        """One entry for every image that is embedded."""
+        calls = []
+        forward = predictor.model.forward_image
+        monkeypatch.setattr(predictor.model, "forward_image", lambda x: calls.append(1) or forward(x))
+        return calls
+
+    def test_masks_are_the_same_wherever_the_embedding_comes_from(self, predictor, movie, embedded, tmp_path):
+        views = []
+        for _ in range(2):  # two processes, as it were
+            views += [EmbeddingCache(tmp_path).of(predictor.embedding_key, "movie")] * 2
+        answers = [click(predictor, predictor.init_state(movie, embeddings=view), 3, 1)[2] for view in views]
+        assert len(embedded) == 1
+        for other in answers[1:]:
+            assert torch.equal(other, answers[0])
+        _, _, exact = click(predictor, predictor.init_state(movie), 3, 1)
+        torch.testing.assert_close(answers[0], exact, atol=0.02, rtol=0.01)
+
+    def test_propagation_keeps_nothing_and_uses_what_is_there(self, predictor, movie, embedded):
+        view = EmbeddingCache(None).of(predictor.embedding_key, "movie")
+        state = predictor.init_state(movie, embeddings=view)
+        click(predictor, state, 2, 1)
+        first = track(predictor, state)
+        assert len(embedded) == 10
+        assert [frame for frame in range(12) if frame in view] == [2]
+        for frame in range(12):
+            assert predictor.embed(state.frames.source, frame, view) == (frame != 2)
+        embedded.clear()
+        state = predictor.init_state(movie, embeddings=view)
+        click(predictor, state, 2, 1)
+        assert_same(track(predictor, state), first, tolerance=0)
+        assert embedded == []
+
+    def test_other_models_have_other_keys(self, small_model, make_model):
+        keys = {SAM2VideoPredictor(model).embedding_key for model in (small_model, make_model(image_size=96))}
+        keys.add(SAM2VideoPredictor(small_model, precision="bfloat16").embedding_key)
+        assert len(keys) == 3
+        assert SAM2VideoPredictor(small_model).embedding_key in keys
+
+
+class TestConfidence:
+    def test_is_the_predicted_iou_times_the_probability_of_the_object(self, predictor, movie, monkeypatch):
+        state = predictor.init_state(movie)
+        answers = []
+        segment = predictor.model.segment
+
+        def noted(*args, **options):
+            answers.append(segment(*args, **options))
+            return answers[-1]
+
+        monkeypatch.setattr(predictor.model, "segment", noted)
+        click(predictor, state, 0, 1)
+        track(predictor, state, max_frame_num_to_track=2)
+        assert [answer.ious.shape for answer in answers] == [(1, 3)] * 3
+        for frame, answer in enumerate(answers):
+            expected = answer.ious.max() * answer.object_score_logits.sigmoid()
+            assert 0 < expected < 1
+            assert predictor.confidence(state, frame, 1) == pytest.approx(float(expected))
+
+    def test_each_object_of_a_batch_has_its_own(self, predictor, movie):
+        state = predictor.init_state(movie)
+        for obj, x in ((1, 10.0), (2, 28.0)):
+            click(predictor, state, 0, obj, x=x)
+        track(predictor, state, max_frame_num_to_track=1)
+        for obj, x in ((1, 10.0), (2, 28.0)):
+            alone = predictor.init_state(movie)
+            click(predictor, alone, 0, obj, x=x)
+            track(predictor, alone, max_frame_num_to_track=1)
+            together = predictor.confidence(state, 1, obj)
+            assert together == pytest.approx(predictor.confidence(alone, 1, obj), abs=1e-4)
+        assert predictor.confidence(state, 1, 1) != pytest.approx(predictor.confidence(state, 1, 2), abs=1e-4)
+
+    def test_of_a_given_mask_is_nearly_one(self, predictor, movie):
+        state = predictor.init_state(movie)
+        mask = np.zeros((40, 56), bool)
+        predictor.add_new_mask(state, 0, 1, mask)
+        assert predictor.confidence(state, 0, 1) == 0
+        mask[10:30, 14:42] = True
+        predictor.add_new_mask(state, 0, 1, mask)
+        assert predictor.confidence(state, 0, 1) == pytest.approx(1, abs=1e-3)
+
+    def test_is_zero_where_the_object_is_absent(self, make_model, movie):
+        predictor = SAM2VideoPredictor(make_model(object_score=-5.0))
+        state = predictor.init_state(movie)
+        click(predictor, state, 0, 1)
+        track(predictor, state, max_frame_num_to_track=1)
+        assert predictor.confidence(state, 0, 1) == predictor.confidence(state, 1, 1) == 0
+
+    def test_survives_the_process(self, predictor, movie, tmp_path):
+        state = predictor.init_state(movie, storage_dir=tmp_path)
+        click(predictor, state, 0, 1)
+        track(predictor, state, max_frame_num_to_track=2)
+        again = predictor.init_state(movie, storage_dir=tmp_path)
+        click(predictor, again, 0, 1)
+        again.restore()
+        for frame in (1, 2):
+            assert predictor.confidence(again, frame, 1) == predictor.confidence(state, frame, 1) > 0
+
+    def test_needs_a_result(self, predictor, movie):
+        state = predictor.init_state(movie)
+        click(predictor, state, 0, 1)
+        for frame, obj in ((1, 1), (0, 2)):
+            with pytest.raises(InputError, match=f"object {obj} has no result on frame {frame}"):
+                predictor.confidence(state, frame, obj)

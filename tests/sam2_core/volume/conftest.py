@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from sam2_core.volume.session import Session
+
 # a busy machine is no reason to fail
 settings.register_profile("sam2", deadline=None)
 settings.load_profile("sam2")
@@ -165,3 +167,19 @@ def stack():
 def movie():
     """A (t, z, y, x) image, 4 x 5 x 20 x 24."""
     return np.random.default_rng(1).integers(0, 255, (4, 5, 20, 24), dtype=np.uint8)
+
+
+@pytest.fixture
+def make(tmp_path, fake_predictor, stack):
+    """Begin a session in the test's folder."""
+    opened = []
+
+    def begin(image=stack, name="s", **options):
+        labels = tmp_path / f"{name}.zarr"
+        options = {"predictor": fake_predictor(), **options}
+        opened.append(Session.create(tmp_path / name, image, labels=labels, **options))
+        return opened[-1]
+
+    yield begin
+    for session in opened:
+        session.close()

@@ -16,22 +16,6 @@ from sam2_core.volume.prompts import parse_prompts
 from sam2_core.volume.session import Session, replay
 
 
-@pytest.fixture
-def make(tmp_path, fake_predictor, stack):
-    """Begin a session in the test's folder."""
-    opened = []
-
-    def begin(image=stack, name="s", **options):
-        labels = tmp_path / f"{name}.zarr"
-        options = {"predictor": fake_predictor(), **options}
-        opened.append(Session.create(tmp_path / name, image, labels=labels, **options))
-        return opened[-1]
-
-    yield begin
-    for session in opened:
-        session.close()
-
-
 def all_labels(session):
     return session.labels.volume.read()
 

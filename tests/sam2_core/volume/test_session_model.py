@@ -86,6 +86,39 @@ def test_a_click_gives_what_the_predictor_gives(tmp_path, predictor):
         state.close()
 
 
+PROMPTS = [
+    {"points": [[10, 12]], "labels": [1]},
+    {"points": [[25, 12]], "labels": [0]},
+    {"lasso": [[4, 4], [20, 4], [12, 20]]},
+    {"points": [[12, 8]], "labels": [1]},
+    {"box": [3, 3, 22, 22]},
+    {"scribbles": [{"points": [[4, 4], [20, 20]], "label": 1}]},
+]
+
+
+def test_prompts_one_by_one_give_what_they_give_at_once_and_each_is_computed_once(tmp_path, predictor, monkeypatch):
+    image = textured((6, 32, 40), 4)
+    calls = []
+    real = predictor.add_new_points_or_box
+    monkeypatch.setattr(predictor, "add_new_points_or_box", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    with prompted(tmp_path, "s", image, predictor, []) as session:
+        session.add_object(1)
+        session.add_object(2)
+        for prompt in PROMPTS:
+            session.add_prompt(1, 2, **prompt)
+        assert len(calls) == sum("lasso" not in p for p in PROMPTS)
+        one_by_one = session.labels.volume.read()
+        session.add_prompt(2, 2, points=[[33, 25]], labels=[1])  # the predictor forgets object 1
+        at_once = session.predict(1, 2)
+    with prompted(tmp_path, "t", image, predictor, []) as session:
+        session.add_object(1)
+        for prompt in PROMPTS[:-1]:
+            session.add_prompt(1, 2, predict=False, **prompt)
+        session.add_prompt(1, 2, **PROMPTS[-1])
+        np.testing.assert_array_equal(session.labels.volume.read(), one_by_one)
+        np.testing.assert_array_equal(session.predict(1, 2), at_once)
+
+
 def test_propagation_is_the_predictors(tmp_path, predictor):
     image = textured((12, 32, 40), 5)
     with prompted(tmp_path, "s", image, predictor, [(1, 3, 10, 12), (1, 7, 14, 12)]) as session:
