@@ -1,10 +1,10 @@
-"""`sam2 auto`: everything in an image, plane by plane, or found on the first plane and carried through the others."""
+"""`sam2 auto`: everything in an image, plane by plane, linked through the planes, or carried on from the first."""
 
 from __future__ import annotations
 
 import time
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,13 @@ def auto(
     min_area: Annotated[int, typer.Option(min=0, help="Objects of fewer pixels are left out.")] = 0,
     max_area: Annotated[int | None, typer.Option(min=1, help="Objects of more pixels are left out.")] = None,
     crop_layers: Annotated[int, typer.Option(min=0, help="Layers of crops, for small objects: slower.")] = 0,
+    tile: Annotated[
+        str | None,
+        typer.Option(metavar="SIDE", help="Search large planes by tiles of this many pixels; 'model': its input size."),
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Find objects on every frame, and link them through the frames.")
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track", help="Find objects on the first frame only, and carry them through the others.")
     ] = False,
@@ -47,16 +54,21 @@ def auto(
 ) -> None:
     """Segment everything in INPUT, without prompts.
 
-    Each plane gets labels of its own, from 1; with --track an object keeps its number through the volume.
+    Each plane gets labels of its own, from 1; with --link or --track an object keeps its number through the volume.
     """
     from sam2_core.cli.output import Output
     from sam2_core.cli.segment import carry
+    from sam2_core.predict.automatic_tiles import labels_by_tiles
+    from sam2_core.volume.automatic import label_finder, sized
     from sam2_core.volume.label_prompts import objects_of
     from sam2_core.volume.open import open_volume
     from sam2_core.volume.session_plan import complete_ranges
     from sam2_core.volume.session_settings import grid_of
     from sam2_core.volume.window import windows_for
 
+    if link and track:
+        raise InputError("--link looks at every frame and --track at the first alone: give one of them")
+    side = _tile(tile)
     volume = open_volume(input_path, axes=axes, level=level)
     grid = grid_of(volume, axis)
     ranges = complete_ranges(grid, options.parse_range(frames, grid.axis))
@@ -70,23 +82,25 @@ def auto(
     settings = options.run_settings(
         volume, input_path, model, config, image_size, grid.axis, ranges, channel=channel, window=window
     )
-    settings |= {"track": track, "min-area": min_area, "max-area": max_area, **found}
+    settings |= {"track": track, "link": link, "tile": tile, "min-area": min_area, "max-area": max_area, **found}
     settings |= {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
     output = Output.prepare(out, volume, settings, overwrite=overwrite, resume=resume)
 
     from sam2_core.build import load_model
-    from sam2_core.predict.automatic import SAM2AutomaticMaskGenerator
     from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
     network = load_model(model, device=device, config=config, image_size=image_size)
     found |= options.automatic_thresholds(network, pred_iou_thresh, stability_score_thresh)
-    generator = SAM2AutomaticMaskGenerator(network, min_mask_region_area=0, **found)
     predictor = SAM2VideoPredictor(network)
+    find = label_finder(predictor, **found)
+    side = network.image_size if side == "model" else side
     with output.session(resume, predictor, volume, config=config, axis=axis, channel=chosen, window=limits) as session:
 
         def labels_of(plane: Plane) -> np.ndarray:
             axis_, index, still = session.where(plane)
-            return sized(generator.generate_labels(session.source(still, axis_).frame(index)), min_area, max_area)
+            image = session.source(still, axis_).frame(index)
+            labels = find(image) if side is None else labels_by_tiles(find, image, side)
+            return sized(labels, min_area, max_area)
 
         def first_objects() -> Any:
             plane = planes_of(grid, ranges)[0]
@@ -94,10 +108,14 @@ def auto(
 
         if track:
             done, seconds = carry(session, output, first_objects, ranges, "forward")
+        elif link:
+            frames_ = [dict(plane) or 0 for plane in planes_of(grid, ranges)]
+            areas = {"min_area": min_area, "max_area": max_area}
+            done, seconds = _link(session, output, frames_, tile=side, find=find, **areas)
         else:
             done, seconds = _paint(session, output, planes_of(grid, ranges), labels_of)
         target = session.labels
-        count = len(session.objects) if track else None
+        count = len(session.objects) if track or link else None
     output.finish(keep_session=False)
     pace = f", {seconds / done:.2f} s per frame" if done else ""
     objects = "" if count is None else f"{count} objects, "
@@ -111,16 +129,35 @@ def planes_of(grid: Grid, ranges: dict[str, tuple[int, int]]) -> list[Plane]:
     return [tuple(zip(names, place)) for place in product(*spans)]
 
 
-def sized(labels: np.ndarray, low: int, high: int | None) -> np.ndarray:
-    """Labels without those of fewer than `low` or more than `high` pixels, numbered from 1 again."""
-    import numpy as np
+def _tile(text: str | None) -> int | Literal["model"] | None:
+    """What --tile says."""
+    if text is None:
+        return None
+    if text == "model":
+        return "model"
+    if not text.isdecimal() or int(text) < 4:
+        raise InputError(f"--tile {text}: give a number of pixels, at least 4, or 'model'")
+    return int(text)
 
-    areas = np.bincount(labels.ravel())
-    keep = (areas >= max(low, 1)) & (areas <= (high or labels.size))
-    keep[0] = False
-    numbers = np.zeros(len(areas), np.uint32)
-    numbers[keep] = np.arange(1, keep.sum() + 1)
-    return numbers[labels]
+
+def _link(session: Session, output: Output, frames: list[int | dict[str, int]], **given: Any) -> tuple[int, float]:
+    """Find and link objects; a run that was killed begins anew, as the numbers depend on all that came before."""
+    from tqdm import tqdm
+
+    from sam2_core.volume.automatic import automatic
+
+    while session.undo() is not None:
+        pass
+    started = time.perf_counter()
+    with tqdm(desc="auto", unit="tile" if given["tile"] else "frame") as bar:
+        try:
+            for done, total in automatic(session, frames, **given):
+                bar.total = total
+                bar.update(done - bar.n)
+        except KeyboardInterrupt:
+            typer.echo(output.stopped() if output.kept else "sam2: stopped; nothing was written", err=True)
+            raise typer.Exit(130) from None
+    return len(frames), time.perf_counter() - started
 
 
 def _paint(session: Session, output: Output, planes: list[Plane], labels_of: Any) -> tuple[int, float]:

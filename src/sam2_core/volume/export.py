@@ -1,4 +1,4 @@
-"""Labels as other programs take them: TIFF, NIfTI, COCO JSON, Cell Tracking Challenge.
+"""Labels as other programs take them: TIFF, NIfTI, COCO JSON, Cell Tracking Challenge, a table of statistics.
 
 Everything is written plane by plane, beside its final name, and renamed when it is whole.
 """
@@ -19,6 +19,7 @@ from sam2_core.errors import InputError, MissingDependencyError
 from sam2_core.volume.files import replacing
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.planes import plane_positions, raw_planes
+from sam2_core.volume.statistics import export_csv
 
 _UINT16 = 2**16 - 1
 _CTC_FILE = re.compile(r"(mask|man_track)\d+\.tif|(res|man)_track\.txt")
@@ -190,6 +191,7 @@ EXPORTS: dict[str, Callable[..., None]] = {
     "nifti": export_nifti,
     "coco": export_coco,
     "ctc": export_ctc,
+    "csv": export_csv,
 }
 
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from sam2_core.cli.auto import planes_of, sized
+from sam2_core.cli.auto import planes_of
+from sam2_core.volume.automatic import sized
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.session_state import Grid
 
@@ -61,9 +63,76 @@ def test_objects_of_the_first_frame_are_carried_on(sam2, folder):
     assert not labels[3:].any()
 
 
+def discs(image):
+    """Connected bright regions, instead of a model's masks."""
+    return ndimage.label(np.asarray(image, float) > 0.6)[0].astype(np.uint32)
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """The sizes of the images that are searched."""
+    sizes = []
+
+    def generate(self, image, progress=None):
+        sizes.append(image.shape)
+        return discs(image)
+
+    monkeypatch.setattr("sam2_core.predict.automatic.SAM2AutomaticMaskGenerator.generate_labels", generate)
+    return sizes
+
+
+@pytest.mark.parametrize("args", [[], ["--tile", "24"]])
+def test_objects_of_all_frames_are_linked(sam2, folder, found, args):
+    out = folder / "auto.zarr"
+    result = sam2("auto", folder / "stack.tif", "--out", out, "--range", "0:8", "--link", "--min-area", "9", *args)
+    assert result.exit_code == 0, result.output
+    assert "2 objects, 8 frames" in result.stdout
+    labels = labels_in(out)
+    assert set(np.unique(labels[:8])) == {0, 1, 2}
+    for z, y, x in [(z, 15, 12 + z) for z in range(8)] + [(z, 26, 34) for z in range(8)]:
+        assert labels[z, y, x] == labels[0, y, 12 if y == 15 else 34] > 0
+    assert not labels[8:].any()
+
+
+def test_tiles_give_the_labels_of_the_whole_plane(sam2, folder, found):
+    for name, args in (("whole", []), ("tiles", ["--tile", "24"])):
+        result = sam2("auto", folder / "stack.tif", "--out", folder / f"{name}.zarr", "--range", "0:2", *args)
+        assert result.exit_code == 0, result.output
+    whole, tiles = labels_in(folder / "whole.zarr"), labels_in(folder / "tiles.zarr")
+    np.testing.assert_array_equal(whole > 0, tiles > 0)
+    assert whole.max() == tiles.max()
+    assert set(found[2:]) == {(24, 24)}
+    model = sam2("auto", folder / "stack.tif", "--out", folder / "model.zarr", "--range", "0:2", "--tile", "model")
+    assert model.exit_code == 0, model.output
+    np.testing.assert_array_equal(labels_in(folder / "model.zarr"), whole)  # 40 x 48 fit a tile of 64
+
+
+def test_a_linked_run_that_stops_leaves_nothing(sam2, folder, monkeypatch):
+    calls = []
+
+    def stopping(self, image, progress=None):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return discs(image)
+
+    monkeypatch.setattr("sam2_core.predict.automatic.SAM2AutomaticMaskGenerator.generate_labels", stopping)
+    stopped = sam2("auto", folder / "stack.tif", "--out", folder / "auto.zarr", "--link")
+    assert stopped.exit_code == 130
+    assert "nothing was written" in stopped.stderr
+    assert not list(folder.glob("auto.zarr*"))
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
-    [(["--points-per-side", "0"], "points-per-side"), (["--range", "4:2"], "range 4:2"), (["--axis", "t"], "'t'")],
+    [
+        (["--points-per-side", "0"], "points-per-side"),
+        (["--range", "4:2"], "range 4:2"),
+        (["--axis", "t"], "'t'"),
+        (["--link", "--track"], "--track"),
+        (["--tile", "half"], "--tile half"),
+        (["--tile", "2"], "at least 4"),
+    ],
 )
 def test_bad_options(sam2, folder, args, sentence):
     result = sam2("auto", folder / "stack.tif", "--out", folder / "auto.zarr", *args)

@@ -21,7 +21,8 @@ def labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("tiff", "a.tif"), ("nifti", "a.nii.gz"), ("coco", "a.json"), ("ctc", "01_RES")]
+    ("kind", "name"),
+    [("tiff", "a.tif"), ("nifti", "a.nii.gz"), ("coco", "a.json"), ("ctc", "01_RES"), ("csv", "a.csv")],
 )
 def test_every_kind_is_written(tmp_path, labels, kind, name):
     result = run("export", labels, "--to", kind, "--out", tmp_path / name)
@@ -36,7 +37,12 @@ def test_every_kind_is_written(tmp_path, labels, kind, name):
 def test_options_of_single_kinds(tmp_path, labels):
     assert run("export", labels, "--to", "ctc", "--out", tmp_path / "gt", "--truth").exit_code == 0
     assert tifffile.imread(tmp_path / "gt" / "man_track001.tif").max() == 5
-    for option in (["--truth"], ["--axis", "t"]):
+    tifffile.imwrite(tmp_path / "image.tif", np.full((3, 20, 30), 9, np.uint16), photometric="minisblack")
+    image = ["--image", tmp_path / "image.tif", "--axes", "tyx"]
+    assert run("export", labels, "--to", "csv", "--out", tmp_path / "a.csv", *image).exit_code == 0
+    header, row = (line.split(",") for line in (tmp_path / "a.csv").read_text().splitlines())
+    assert dict(zip(header, row))["mean_intensity"] == "9"
+    for option in (["--truth"], ["--axis", "t"], image, image[2:]):
         result = run("export", labels, "--to", "tiff", "--out", tmp_path / "b.tif", *option)
         assert result.exit_code == 2
         assert not (tmp_path / "b.tif").exists()
