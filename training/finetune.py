@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sam2_core.build import load_model, resolve_device
 from sam2_core.configs import config_text, load_config
 from sam2_core.errors import InputError
+from sam2_core.finetuning import RUN, TRAINED
 from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.records import now
 from sam2_core.labelstore.snapshots import read_snapshot
@@ -36,8 +37,7 @@ from training.tasks import image_tasks
 from training.trainer import CHECKPOINT
 from training.validation import AUTOMATIC, Measures, Validator, measure
 
-METRICS, RUN = "metrics.json", "run.json"
-TRAINED = ".trained.safetensors"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)

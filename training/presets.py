@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sam2_core.finetuning import PRESETS as SUMMARIES
 from training.lora import LoraSettings
 
 _HEADS = (
@@ -40,19 +41,14 @@ class Preset:
 
 
 PRESETS = {
-    "head": Preset("the layers that make masks and scores of the decoder's tokens", _HEADS, 3e-4, 0.0),
-    "decoder": Preset(
-        "mask decoder and prompt encoder; the image encoder, frozen, costs no gradients",
-        ("sam_mask_decoder.*", "sam_prompt_encoder.*"),
-        2e-4,
-        0.0,
-    ),
+    "head": Preset(SUMMARIES["head"], _HEADS, 3e-4, 0.0),
+    "decoder": Preset(SUMMARIES["decoder"], ("sam_mask_decoder.*", "sam_prompt_encoder.*"), 2e-4, 0.0),
     "lora": Preset(
-        "mask decoder and prompt encoder, and low-rank adapters of the image encoder's attention",
+        SUMMARIES["lora"],
         ("*.lora_*", "sam_mask_decoder.*", "sam_prompt_encoder.*"),
         3e-4,
         1.0,
         LoraSettings(),
     ),
-    "full": Preset("everything", ("*",), 1e-4, 0.3),
+    "full": Preset(SUMMARIES["full"], ("*",), 1e-4, 0.3),
 }

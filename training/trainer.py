@@ -1,7 +1,6 @@
 """The training loop: steps, weight average, logs, checkpoints from which a run goes on exactly."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from sam2_core.build import build_model
@@ -31,6 +29,7 @@ from training.model.phase import recompute_activations, set_input_size, set_trai
 from training.model.sam2_train import ClipBatch, SAM2Train, mean_over_processes
 from training.model.start import prepare_decoder
 from training.optimizer import build_optimizers, half_cosine, set_learning_rate
+from training.run_log import RunLog
 from training.settings import Phase, TrainSettings
 from training.sharding import ShardedStrategy, shard
 
@@ -148,8 +147,7 @@ class Trainer:
         mine = StepBatches(sequences, self.settings, self.fabric.global_rank, self.fabric.world_size)
         # where a process has a shard alone, it cannot save alone
         batches = stream_batches(mine, self.step, workers, None if self.is_sharded else self.save)
-        writer = SummaryWriter(str(self.out / "tensorboard")) if self.fabric.is_global_zero else None
-        started = time.monotonic()
+        log = RunLog(self.out, self.step, self.settings.total_steps) if self.fabric.is_global_zero else None
         recent: list[dict[str, float]] = []
         steps = range(self.step, self.settings.total_steps)
         progress = tqdm(
@@ -170,20 +168,20 @@ class Trainer:
                     # steps of another phase may lack some of the losses
                     means = {name: fmean(r[name] for r in recent if name in r) for name in result}
                     recent.clear()
-                    if writer is not None:
-                        self._log(writer, means, time.monotonic() - started)
+                    if log is not None:
+                        log.losses(self.step, means, self.optimizers[0].param_groups[0]["lr"])
                     shown = {name: f"{value:.3f}" for name, value in means.items() if name in ("total", "last_iou")}
                     progress.set_postfix(shown, refresh=False)
                 every = self.settings.validate_every
                 if every and (self.step % every == 0 or self.step == self.settings.total_steps):
-                    self._validate(writer)
+                    self._validate(log)
                 if self.step % self.settings.save_every == 0:
                     self.save()
                 if self.is_done or self._any_process(interrupted.is_set()):
                     break
         self.save()
-        if writer is not None:
-            writer.close()
+        if log is not None:
+            log.close()
         return self.is_done
 
     @property
@@ -334,13 +332,7 @@ class Trainer:
         self.inner.corrections = phase.corrections
         self.inner.prompted = phase.prompted
 
-    def _log(self, writer: SummaryWriter, result: dict[str, float], seconds: float) -> None:
-        for name, value in result.items():
-            writer.add_scalar(f"train/{name}", value, self.step)
-        writer.add_scalar("train/lr", self.optimizers[0].param_groups[0]["lr"], self.step)
-        writer.add_scalar("train/hours", seconds / 3600, self.step)
-
-    def _validate(self, writer: SummaryWriter | None) -> None:
+    def _validate(self, log: RunLog | None) -> None:
         if self.validate is None:
             return
         score = torch.zeros((), dtype=torch.float64)
@@ -350,11 +342,8 @@ class Trainer:
             model.eval()
             seen = self.validate(model)
             model.train()
-            if writer is not None:
-                for name, value in seen.numbers.items():
-                    writer.add_scalar(f"validation/{name}", value, self.step)
-                for name, picture in seen.pictures.items():
-                    writer.add_image(f"validation/{name}", picture, self.step, dataformats="HWC")
+            if log is not None:
+                log.validation(self.step, seen)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in seen.numbers.items())
             tqdm.write(f"step {self.step}: {shown}")
             score.fill_(seen.numbers[METRIC])

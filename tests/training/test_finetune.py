@@ -66,6 +66,7 @@ def test_only_what_the_preset_names_changes(store, tmp_path):
     assert "| 2 objects |" in card
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "last.pt",
+        "log.jsonl",
         "metrics.json",
         "model.md",
         "model.safetensors",

@@ -1,5 +1,6 @@
 """A run learns, resumes exactly, and becomes a checkpoint that loads."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 from sam2_core.build import build_model, load_model
 from sam2_core.configs import load_config
 from sam2_core.errors import InputError
+from sam2_core.finetuning import LOG
 from training.checkpoints import save_beside
 from training.dataset.labelled_sets import Sequence
 from training.device import make_fabric
@@ -223,3 +225,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
         save_beside({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_log_has_every_step_and_validation_of_a_run(tmp_path: Path) -> None:
+    chosen = replace(settings(steps=2, neighbours=0.0), validate_every=2)
+    run = Trainer(chosen, tmp_path, make_fabric("cpu", "32-true"), lambda _: Validation({"mean": 0.5}))
+    run.fit([disc_video()], workers=0)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 2]
+    assert all(line["steps"] == 2 and line["loss"] > 0 and line["lr"] > 0 for line in lines[1:3])
+    assert lines[3]["metrics"] == {"mean": 0.5}
