@@ -33,7 +33,7 @@ Name = Annotated[str, typer.Argument(help="A name of 'sam2 models list', or a Hu
 def list_models() -> None:
     """List the checkpoints and what is here; your own come last."""
     rows = [("NAME", "SAM", "SIZE", "STATE", "LICENCE")]
-    rows += [(c.name, c.version, _size(c), _state(c), c.licence) for c in (*CHECKPOINTS, *own_checkpoints())]
+    rows += [(c.name, c.version, _size(c), c.state, c.licence) for c in (*CHECKPOINTS, *own_checkpoints())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(w) if i == 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
@@ -54,11 +54,11 @@ def info(name: Name) -> None:
         "licence": checkpoint.licence,
         "config": checkpoint.config or "in the file",
         "size": _size(checkpoint),
-        "bytes": _bytes(checkpoint) or "-",
+        "bytes": checkpoint.size or "-",
         "sha256": digest or "-",
         "url": checkpoint.url or ("part of the package" if checkpoint.bundled else f"added from {checkpoint.source}"),
         "file": checkpoint.path,
-        "state": _state(checkpoint),
+        "state": checkpoint.state,
     }
     for key, value in fields.items():
         typer.echo(f"{key:<8} {value}")
@@ -158,21 +158,5 @@ def _named(name: str) -> Checkpoint:
     return find_checkpoint(name)
 
 
-def _bytes(checkpoint: Checkpoint) -> int | None:
-    if checkpoint.bytes is None and checkpoint.path.is_file():
-        return checkpoint.path.stat().st_size
-    return checkpoint.bytes
-
-
 def _size(checkpoint: Checkpoint) -> str:
-    count = _bytes(checkpoint)
-    return "-" if count is None else f"{count / 1e6:.0f} MB"
-
-
-def _state(checkpoint: Checkpoint) -> str:
-    if checkpoint.is_own:
-        return "yours" if checkpoint.path.is_file() else "yours, file missing"
-    if not checkpoint.path.is_file():
-        part = checkpoint.path.with_name(checkpoint.path.name + ".part")
-        return "partly downloaded" if part.exists() else "missing" if checkpoint.bundled else "not downloaded"
-    return "bundled" if checkpoint.bundled else "downloaded"
+    return "-" if checkpoint.size is None else f"{checkpoint.size / 1e6:.0f} MB"

@@ -89,7 +89,7 @@ def _reader(path: Path) -> Any:
     if path.is_dir():
         if path.suffix == ".zarr" or any((path / marker).exists() for marker in ZARR_MARKERS):
             return _module("zarr").read
-        if _holds_dicom(path):
+        if holds_dicom(path):
             return _module("dicom").read
         return _module("images").read
     name = path.name.lower()
@@ -110,7 +110,7 @@ def _reader(path: Path) -> Any:
     )
 
 
-def _holds_dicom(folder: Path) -> bool:
+def holds_dicom(folder: Path) -> bool:
     """Whether the first files of a folder are DICOM, by name or by their magic bytes."""
     for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))[:8]:
         if file.suffix.lower() in DICOM_SUFFIXES:

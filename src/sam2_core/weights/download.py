@@ -51,7 +51,7 @@ def download(checkpoint: Checkpoint, progress: bool = True) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
             if not path.exists():
-                _complete(checkpoint, path.with_name(path.name + ".part"), progress)
+                _complete(checkpoint, checkpoint.part, progress)
     except OSError as error:
         raise InputError(
             f"cannot write {checkpoint.filename} to {path.parent} ({error.strerror or error}): make room or give it "

@@ -56,7 +56,7 @@ def add_model(file: str | Path, name: str, config: str | Path | None = None, for
         The name cannot be one, is an official model's or taken; the file is no checkpoint that loads safely, or does
         not fit the config; or the models' folder cannot be written.
     """
-    _check_name(name)
+    check_name(name)
     file = Path(file).expanduser()
     from sam2_core.build import build_model
     from sam2_core.configs import config_text, load_config
@@ -146,7 +146,14 @@ def _delete(folder: Path | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Check that a model of the user's may have a name.
+
+    Raises
+    ------
+    InputError
+        It is none, or that of an official model.
+    """
     if not _NAME.fullmatch(name) or name.lower().endswith(SUFFIXES):
         raise InputError(
             f"{name!r} cannot name a model: use letters, digits, '.', '_' and '-', and no ending of a checkpoint file"

@@ -95,6 +95,28 @@ class Checkpoint:
         """Where its model card is, if it has one."""
         return self.path.with_name(CARD) if self.is_own else self.path.with_suffix(".md")
 
+    @property
+    def part(self) -> Path:
+        """Where its bytes gather while it is downloaded."""
+        return self.path.with_name(self.path.name + ".part")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file, as known or as it is on disk; None where neither tells."""
+        if self.bytes is None and self.path.is_file():
+            return self.path.stat().st_size
+        return self.bytes
+
+    @property
+    def state(self) -> str:
+        """In a word or two, whether the file is here and where it comes from."""
+        here = self.path.is_file()
+        if self.is_own:
+            return "yours" if here else "yours, file missing"
+        if not here:
+            return "partly downloaded" if self.part.exists() else "missing" if self.bundled else "not downloaded"
+        return "bundled" if self.bundled else "downloaded"
+
 
 def _meta(version: str, size: str, count: int, sha256: str) -> Checkpoint:
     letter = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}[size]
