@@ -7,18 +7,21 @@ ARGS ?=
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench wheel clean
+.PHONY: help demo demo-napari test check format bench wheel clean
 
 help:  ## Show this list
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo 'Python: make PYTHON=/path/to/python3.12 TARGET; options of pytest or of the benchmarks: make test ARGS="-k masks"'
 
 demo: $(VENV)/.demo  ## Track the nuclei of a real time-lapse; writes pictures and labels to demo_output/
 	$(VENV)/bin/sam2 demo --out $(OUT) --overwrite $(ARGS)
 
+demo-napari: $(VENV)/.napari  ## Open napari with a sample and the plugin beside it
+	$(PY) -m napari_sam2.demo $(ARGS)
+
 test: $(VENV)/.dev  ## Run every test, those beside the reference implementation and end to end included
-	$(PY) -m pytest $(ARGS)
+	.ci/with-display $(PY) -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## Check style (ruff) and types (mypy)
 	$(VENV)/bin/ruff check .
@@ -47,10 +50,15 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	$(PY) -m pip install --editable ".[demo]"
 	@touch $@
 
+$(VENV)/.napari: $(VENV)/.made pyproject.toml
+	@echo "Installing napari-sam2, napari and PyTorch into $(VENV): about 6 GB, a few minutes the first time"
+	$(PY) -m pip install --editable ".[demo,napari,train]"
+	@touch $@
+
 # sam2 is the reference implementation of the parity tests. It is built against the PyTorch that is already here (an
 # isolated build would download another one), and without its CUDA extension.
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "Installing napari-sam2, PyTorch and the tools of its developers into $(VENV): about 5 GB, a few minutes"
-	$(PY) -m pip install --editable ".[dev,demo,train,medical,parity]"
+	$(PY) -m pip install --editable ".[dev,demo,train,medical,parity,napari]"
 	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-build-isolation --no-deps sam2==1.1.0
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.napari

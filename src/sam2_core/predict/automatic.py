@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from sam2_core.errors import InputError
 from sam2_core.masks import (
@@ -333,6 +332,39 @@ def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> list
     return boxes
 
 
+def non_maximum_suppression(boxes: np.ndarray, scores: Sequence[float], iou: float) -> list[int]:
+    """The boxes that overlap none of a higher score by more than an IoU.
+
+    torchvision has it, but imports triton, whose LLVM crashes a process that draws with Mesa's, as napari does.
+
+    Parameters
+    ----------
+    boxes : ndarray, (N, 4)
+        x0, y0, x1, y1.
+    scores : sequence of N float
+    iou : float
+
+    Returns
+    -------
+    list of int
+        Their numbers, the highest score first.
+    """
+    x0, y0, x1, y1 = np.asarray(boxes, np.float32).T
+    areas = (x1 - x0) * (y1 - y0)
+    left = np.argsort(-np.asarray(scores, np.float32), kind="stable")
+    kept = []
+    while left.size:
+        best, left = int(left[0]), left[1:]
+        kept.append(best)
+        width = np.minimum(x1[left], x1[best]) - np.maximum(x0[left], x0[best])
+        height = np.minimum(y1[left], y1[best]) - np.maximum(y0[left], y0[best])
+        common = width.clip(0) * height.clip(0)
+        with np.errstate(invalid="ignore"):  # boxes without an area overlap nothing
+            overlap = common / (areas[left] + areas[best] - common)
+        left = left[~(overlap.astype(np.float64) > iou)]
+    return kept
+
+
 def _cut_off(boxes: np.ndarray, crop: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
     """Whether boxes (N, 4) lie at an edge of the crop that is not an edge of the image."""
     at_crop = np.abs(boxes - np.array(crop)) <= _EDGE_DISTANCE
@@ -344,9 +376,7 @@ def _suppress(candidates: list[_Candidate], scores: list[float], iou: float) -> 
     """Non-maximum suppression of boxes."""
     if not candidates:
         return candidates
-    boxes = torch.from_numpy(np.stack([c.box for c in candidates])).float()
-    keep = batched_nms(boxes, torch.tensor(scores), torch.zeros(len(boxes)), iou)
-    return [candidates[n] for n in keep.tolist()]
+    return [candidates[n] for n in non_maximum_suppression(np.stack([c.box for c in candidates]), scores, iou)]
 
 
 def _xywh(box: Any) -> list[float]:

@@ -123,7 +123,7 @@ def automatic(
 
 
 def label_finder(predictor: Any, progress: Callable[[int, int], object] | None = None, **settings: Any) -> Find:
-    """A `Find` by a video predictor's model; settings are those of `SAM2AutomaticMaskGenerator`, progress of its calls."""
+    """A `Find` by a predictor's model; `settings` are of `SAM2AutomaticMaskGenerator`, `progress` of its calls."""
     from sam2_core.predict.automatic import SAM2AutomaticMaskGenerator
 
     return partial(SAM2AutomaticMaskGenerator(predictor.model, **settings).generate_labels, progress=progress)
@@ -147,7 +147,7 @@ class _Writer:
     def write(self, plane: Plane, linked: np.ndarray) -> None:
         """Add what `linked` (h, w) holds to a plane, where nothing is."""
         session, frame = self._session, dict(plane) or 0
-        with session.lock:
+        with session.acting():
             old = session.read_labels(frame)
             linked = np.where(old == 0, linked, np.uint32(0))
             numbers = [n for n in np.unique(linked).tolist() if n]

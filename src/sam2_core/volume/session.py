@@ -199,7 +199,7 @@ class Session(SessionEdits):
         InputError
             If the range does not exist, or an object is locked or has nothing to start from.
         """
-        with self.lock:
+        with self.acting():
             along = {self.grid.axis: (start, stop)} if self.grid.axis and (start, stop) != (None, None) else {}
             ends = complete_ranges(self.grid, {**(ranges or {}), **along})
             chosen = [i.id for i in self.state if i.prompts and not i.locked] if objects is None else list(objects)
@@ -209,7 +209,7 @@ class Session(SessionEdits):
 
     def resume(self) -> Run | None:
         """Go on with a propagation that was stopped or killed; None if the last act was none."""
-        with self.lock:
+        with self.acting():
             entry = self.history.unfinished
             if entry is None or entry.kind != "run":
                 return None

@@ -37,7 +37,7 @@ class SessionEdits(SessionPrompts):
         InputError
             If there is no such frame, or the labels are no ids or of another size.
         """
-        with self.lock:
+        with self.acting():
             plane = self._plane(frame)
             old = self.read_plane(plane)
             locked = [i.id for i in self.state if i.locked]
@@ -74,7 +74,7 @@ class SessionEdits(SessionPrompts):
         InputError
             If the object is locked, or lies wholly inside or outside the region.
         """
-        with self.lock:
+        with self.acting():
             item = self._unlocked(object_id)
             plane = self._plane(frame)
             region = np.asarray(region, bool)
@@ -107,7 +107,7 @@ class SessionEdits(SessionPrompts):
         InputError
             If there is no other object, or one of them does not exist or is locked.
         """
-        with self.lock:
+        with self.acting():
             target = self._unlocked(into)
             gone = [self._unlocked(i) for i in dict.fromkeys(others)]
             if not gone or target in gone:

@@ -19,10 +19,7 @@ class SessionObjects(SessionStore):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        unfinished = self.history.unfinished
-        if unfinished and unfinished.kind in ("delete-object", "merge-objects"):  # a crash came in between
-            _, record = next(journals.read(self.journal.path, unfinished.start, unfinished.end))
-            self._relabel(record)
+        self.finish()
 
     @property
     def objects(self) -> list[SessionObject]:
@@ -54,7 +51,7 @@ class SessionObjects(SessionStore):
         InputError
             If the id is taken or out of range.
         """
-        with self.lock:
+        with self.acting():
             chosen = self._free_id(object_id)
             self.act(added(chosen, name, class_name, colour))
             return chosen
@@ -67,7 +64,7 @@ class SessionObjects(SessionStore):
         InputError
             If there is no such object or no such property.
         """
-        with self.lock:
+        with self.acting():
             self.state[object_id]
             if wrong := [k for k in changes if k not in EDITABLE]:
                 raise InputError(f"an object has no {wrong[0]}: change {', '.join(EDITABLE)}")
@@ -81,7 +78,7 @@ class SessionObjects(SessionStore):
         InputError
             If there is no such object, or it is locked.
         """
-        with self.lock:
+        with self.acting():
             self._unlocked(object_id)
             known = self.history.confidence_in(object_id)
             forgotten = [self.change(plane, confidence={object_id: None}) for plane in known]
@@ -103,6 +100,14 @@ class SessionObjects(SessionStore):
             raise InputError(f"there is an object {chosen} already: choose another id")
         return chosen
 
+    def finish(self) -> None:
+        """Do to its end what a crash or the disk broke off."""
+        super().finish()
+        unfinished = self.history.unfinished
+        if unfinished and unfinished.kind in ("delete-object", "merge-objects"):
+            _, record = next(journals.read(self.journal.path, unfinished.start, unfinished.end))
+            self._relabel(record)
+
     def _relabel(self, record: Mapping[str, Any]) -> None:
         """Clear the pixels of an object, or give those of several to one, plane by plane, to end the act under way."""
         old_ids = record.get("others", [record.get("id")])
@@ -119,8 +124,7 @@ class SessionObjects(SessionStore):
                 old = self.read_plane(plane)
                 if (there := np.isin(old, old_ids)).any():
                     new = np.where(there, new_id, old)
-                    self.record({"act": "plane", **self.change(plane, old, new)})
-                    self.write_plane(plane, new)
+                    self.record_plane({"act": "plane", **self.change(plane, old, new)}, plane, new)
         self.record({"act": "end"})
         self.flushed()
 

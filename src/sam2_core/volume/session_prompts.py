@@ -63,7 +63,7 @@ class SessionPrompts(SessionObjects):
             If the id is taken or out of range, or the prompt is incomplete or lies outside the volume; no object is
             added then.
         """
-        with self.lock:
+        with self.acting():
             item = SessionObject(self._free_id(object_id))
             first = make_prompt(item.id, frame, **prompt)
             placed = PlacedPrompt(self.state.next_serial, self._checked(item.id, 0, first), first)
@@ -173,7 +173,7 @@ class SessionPrompts(SessionObjects):
         InputError
             If a prompt is incomplete or lies outside the volume, or the object is locked.
         """
-        with self.lock:
+        with self.acting():
             item = self._unlocked(object_id)
             plane = self._plane(frame)
             whole = [self._whole(object_id, plane, prompt) for prompt in prompts]
@@ -200,7 +200,7 @@ class SessionPrompts(SessionObjects):
         InputError
             If there is no such prompt, or the object is locked.
         """
-        with self.lock:
+        with self.acting():
             item = self._unlocked(object_id)
             plane = next((p.plane for p in item.prompts if p.serial == serial), None)
             if plane is None:
@@ -224,7 +224,7 @@ class SessionPrompts(SessionObjects):
             return self._answers.logits(object_id, plane, prompts)
 
     def _add(self, object_id: int, prompt: Prompt, predict: bool) -> np.ndarray | None:
-        with self.lock:
+        with self.acting():
             item = self._unlocked(object_id)
             plane = self._checked(object_id, len(item.prompts), prompt)
             placed = self._placed(item, plane, [*(p.prompt for p in item.on(plane)), prompt])

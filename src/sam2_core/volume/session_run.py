@@ -194,6 +194,6 @@ class Run:
         old = session.read_plane(plane)
         new = compose(old, result.logits, [item.id for item in session.state if item.locked])
         empty = {"empty": list(result.empty)} if self.request.until_lost and result.empty else {}
-        session.record({"act": "plane", **session.change(plane, old, new, result.confidence), **empty})
-        session.write_plane(plane, new)
+        record = {"act": "plane", **session.change(plane, old, new, result.confidence), **empty}
+        session.record_plane(record, plane, new)
         return {i: new == i for i in result.logits}

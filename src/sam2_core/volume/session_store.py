@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from sam2_core.errors import InputError
 from sam2_core.predict.embedding_cache import EmbeddingCache
+from sam2_core.quiet_import import import_torch
 from sam2_core.volume.files import disk_errors
 from sam2_core.volume.history import Effect, Entry, apply_effect, plane_record, restore
 from sam2_core.volume.journal import Journal
@@ -36,7 +37,13 @@ TRACK = "track"
 
 
 class SessionStore:
-    """The part of a session that knows no prompts and no tracking: see `Session`."""
+    """The part of a session that knows no prompts and no tracking: see `Session`.
+
+    Attributes
+    ----------
+    written : callable, optional
+        Given each plane that is written and its labels, which are not to be changed, in the thread that wrote it.
+    """
 
     def __init__(
         self,
@@ -54,8 +61,10 @@ class SessionStore:
         self.lock = threading.RLock()
         self._loading = threading.Lock()
         self.closed = True
+        self.written: Callable[[Plane, np.ndarray], None] | None = None
         self._device = device
         self._predictor = predictor
+        self._unwritten: Effect | None = None  # of an act in the journal whose labels the disk did not take
         self._windows = windows_for(volume, settings.channel, settings.window)
         self.embeddings = PlaneEmbeddings(self, embeddings)
         self._answers = FrameAnswers(self)
@@ -103,6 +112,7 @@ class SessionStore:
         """The video predictor, loaded on first use."""
         with self._loading:  # not the session's lock: who embeds planes ahead holds nobody up
             if self._predictor is None:
+                import_torch()
                 from sam2_core.build import load_model
                 from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
@@ -139,6 +149,28 @@ class SessionStore:
             self.settings = settings
             self._answers.close()
             self._predictor = None
+
+    @property
+    def device(self) -> str:
+        """Where the model computes or will compute, as `load_model` takes it."""
+        return self._device
+
+    def set_device(self, device: str) -> None:
+        """Predict on another device from now on, such as "cpu"; the model is loaded there when it is first needed.
+
+        A propagation under way stops; `Session.resume` goes on there. This is no act: undo does not take it back.
+
+        Raises
+        ------
+        InputError
+            If the session is closed.
+        """
+        with self.lock, self._loading:
+            self._check_open()
+            self.settings = replace(self.settings)  # another value: what began with the last one stops
+            self._answers.close()
+            self._predictor = None
+            self._device = device
 
     def undo(self) -> list[Plane] | None:
         """Take back the last act.
@@ -180,10 +212,22 @@ class SessionStore:
 
     # What follows serves `Run` and is no part of the public interface.
 
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Hold the lock for an act, after one that the disk broke off has been done to its end."""
+        with self.lock:
+            self.finish()
+            yield
+
+    def finish(self) -> None:
+        """Do to its end what a crash or the disk broke off."""
+        self._write_rest()
+
     def act(self, record: dict[str, Any]) -> list[Plane]:
         """Journal a record, take it into the history, and do to the labels what it says."""
         effect = self.record(record)
-        changed = apply_effect(self.history, self.journal.path, effect, self.read_plane, self.write_plane)
+        with self._keeping(effect):
+            changed = self._apply(effect)
         if changed:
             self.flushed()
         return changed
@@ -191,9 +235,15 @@ class SessionStore:
     def record(self, record: dict[str, Any]) -> Effect | None:
         """Journal a record and take it into the history."""
         self._check_open()
+        self._write_rest()
         with disk_errors(self.journal.path):
             start, end = self.journal.append(record)
         return self.history.take(record, start, end)
+
+    def record_plane(self, record: dict[str, Any], plane: Plane, labels: np.ndarray) -> None:
+        """Journal a record of a plane's change, and write the plane."""
+        with self._keeping(self.record(record)):
+            self.write_plane(plane, labels)
 
     def flushed(self) -> None:
         """Mark in the journal that all labels are written."""
@@ -226,12 +276,32 @@ class SessionStore:
         """Write the labels of a plane."""
         axis, index, fixed = self.where(plane)
         self.labels.write_plane(axis, index, labels, fixed)
+        if self.written is not None:
+            self.written(plane, labels)
 
     def where(self, plane: Plane) -> tuple[str | None, int, dict[str, int]]:
         """A plane as `LabelVolume` names it: axis, index, and what is fixed."""
         fixed = dict(plane)
         index = fixed.pop(self.grid.axis, 0) if self.grid.axis else 0
         return self.grid.axis, index, fixed
+
+    def _write_rest(self) -> None:
+        if self._unwritten is not None:
+            self._apply(self._unwritten)
+            self._unwritten = None
+
+    def _apply(self, effect: Effect | None) -> list[Plane]:
+        return apply_effect(self.history, self.journal.path, effect, self.read_plane, self.write_plane)
+
+    @contextlib.contextmanager
+    def _keeping(self, effect: Effect | None) -> Iterator[None]:
+        """While an effect is made in the labels: if the disk does not take it all, the next act makes it again."""
+        self._unwritten = effect
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{error} (what you did is kept, and is written before your next act)") from error
+        self._unwritten = None
 
     def _check_open(self) -> None:
         if self.closed:
@@ -244,7 +314,7 @@ class SessionStore:
             raise InputError(str(error)) from None
 
     def _step(self, kind: str, stack: list[Entry]) -> list[Plane] | None:
-        with self.lock:
+        with self.acting():
             if not stack:
                 return None
             return self.act({"act": kind})

@@ -1,15 +1,18 @@
 """Automatic masks are those that single clicks give, filtered as the settings say."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, nms
 
 from sam2_core.build import build_model
 from sam2_core.configs import load_config
 from sam2_core.errors import InputError
 from sam2_core.masks import rle_to_mask, stability_score
-from sam2_core.predict.automatic import SAM2AutomaticMaskGenerator, crop_boxes, point_grid
+from sam2_core.predict.automatic import SAM2AutomaticMaskGenerator, crop_boxes, non_maximum_suppression, point_grid
 from sam2_core.predict.image_predictor import SAM2ImagePredictor
 
 
@@ -277,3 +280,22 @@ def test_thresholds_are_the_models_unless_given(model, monkeypatch):
     assert (own.pred_iou_thresh, own.stability_score_thresh) == (0.4, 0.6)
     given = SAM2AutomaticMaskGenerator(model, pred_iou_thresh=0.0, stability_score_thresh=0.7)
     assert (given.pred_iou_thresh, given.stability_score_thresh) == (0.0, 0.7)
+
+
+def test_suppression_is_that_of_torchvision():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        low = rng.integers(0, 60, (rng.integers(1, 100), 2))
+        boxes = np.concatenate([low, low + rng.integers(0, 30, low.shape)], 1)
+        scores = rng.random(len(boxes)).round(2)  # some are the same
+        for iou in (0.3, 0.7, 1.0):
+            expected = nms(torch.from_numpy(boxes).float(), torch.from_numpy(scores).float(), iou).tolist()
+            assert non_maximum_suppression(boxes, scores.tolist(), iou) == expected
+
+
+def test_the_model_runs_without_triton():
+    code = (
+        "import sys, sam2_core.predict.automatic, sam2_core.predict.video_predictor, sam2_core.build;"
+        " sys.exit('triton' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,85 @@
+"""A window with the Segment widget, and a predictor without a network behind it."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from tests.sam2_core.volume.conftest import FakePredictor as VolumePredictor
+
+# Qt's bindings give back references to None that they do not own, thousands with each viewer, and before Python 3.12
+# that ends the process when none are left: here are more, which are never given back.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object([None] * 5_000_000))
+
+
+class FakePredictor(VolumePredictor):
+    """Discs around clicks; remembers which planes it was asked to embed."""
+
+    embedding_key = "fake"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedded: list[int] = []
+
+    def init_state(self, source, storage_dir=None, embeddings=None):
+        return super().init_state(source, storage_dir)
+
+    def embed(self, source, index, embeddings):
+        self.embedded.append(index)
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM2_SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.setenv("SAM2_EMBEDDINGS_CACHE", str(tmp_path / "embeddings"))
+
+
+@pytest.fixture
+def segment(make_napari_viewer, qtbot, monkeypatch):
+    """Begins a segmentation of an image, as `segment(data, layer's arguments)`; gives the widget."""
+    from napari_sam2 import segment_widget
+    from napari_sam2.segment_widget import SegmentWidget
+
+    predictor = FakePredictor()
+    real = segment_widget.open_session
+    widgets = []
+
+    def open_session(choice, cache):
+        session, cache = real(choice, cache)
+        session._predictor = predictor
+        return session, cache
+
+    monkeypatch.setattr(segment_widget, "open_session", open_session)
+
+    def begin(data=None, start=True, viewer=None, **kwargs):
+        viewer = viewer or make_napari_viewer()
+        if data is None:
+            data = np.random.default_rng(0).integers(0, 1000, (8, 40, 50)).astype(np.uint16)
+        viewer.add_image(data, **{"name": "cells", **kwargs})
+        widget = SegmentWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="Segment")
+        widget.predictor = predictor
+        widgets.append(widget)
+        if start:
+            widget.start_panel.start.click()
+            qtbot.waitUntil(lambda: widget.segmentation is not None, timeout=30000)
+            settle(qtbot, widget)
+        return widget
+
+    yield begin
+    for widget in widgets:
+        widget.close()
+
+
+def settle(qtbot, widget) -> None:
+    """Wait until nothing is left to do."""
+    done = []
+    workspace = widget.segmentation.workspace
+    qtbot.waitUntil(lambda: not workspace.waiting and not workspace.running, timeout=30000)
+    from napari_sam2.engine import Urgency
+
+    workspace.engine.submit(lambda: None, lambda _: done.append(True), urgency=Urgency.AHEAD)
+    qtbot.waitUntil(lambda: bool(done), timeout=30000)
