@@ -13,6 +13,9 @@ from qtpy.QtCore import QObject, Qt, QTimer
 INTERVAL = 0.005
 """Seconds between two ticks of a window that has nothing else to do."""
 
+DEEP = 12
+"""Calls that are kept of a stack, the innermost."""
+
 SUSPICIOUS = 0.03
 """Seconds without a tick after which the stacks of the threads are looked at."""
 
@@ -61,8 +64,14 @@ class Watch(QObject):
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
         self._timer.start(round(1000 * INTERVAL))
+        self._ended = threading.Event()
         if explain:
             threading.Thread(target=self._look, name="stalls", daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._timer.stop()
+        self._ended.set()
 
     def clear(self) -> None:
         """Begin anew."""
@@ -84,19 +93,17 @@ class Watch(QObject):
         self._last, self._cpu, self._drawing, self._stacks = now, cpu, 0.0, []
 
     def _look(self) -> None:
-        while threading.main_thread().is_alive():
-            time.sleep(INTERVAL)
+        while not self._ended.wait(INTERVAL):
             if time.perf_counter() - self._last > SUSPICIOUS:
                 self._stacks.append(_stacks(self._window))
 
 
 def _stacks(window: int) -> str:
-    """What the window's thread is doing, and in one line each the others that compute."""
+    """Where the window's thread is, and below it those that compute for it."""
     frames = sys._current_frames()
-    lines = traceback.format_stack(frames.pop(window))
     names = {thread.ident: thread.name for thread in threading.enumerate()}
+    found = traceback.format_stack(frames[window])[-DEEP:]
     for ident, frame in frames.items():
-        name = names.get(ident, "?")
-        if name.startswith("sam2"):
-            lines.append(f"  -- {name}\n" + "".join(traceback.format_stack(frame)[-4:]))
-    return "".join(lines[-12:] if len(lines) > 12 else lines)
+        if names.get(ident, "").startswith("sam2"):
+            found += [f"  beside it, {names[ident]}:\n", *traceback.format_stack(frame)[-4:]]
+    return "".join(found)

@@ -1,7 +1,7 @@
 """Someone at a napari window who clicks, propagates and looks around, and a watch on the window meanwhile.
 
 `python -m benchmarks.window_user PHASE JOB` is what `benchmarks.window` runs, in a process of its own: PHASE is `work`,
-then `return` after a restart. JOB is a JSON file, see `Job`; what was measured is written beside it.
+then `return` after a restart. JOB is a JSON file, see `Job`; what was measured is written beside it as PHASE.json.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ PATIENCE = 300.0
 """Seconds that anything may take."""
 
 
+PATIENCE_TRAINING = 600.0
+"""The same, for a training to begin."""
+
+CLICK, EMBED, AGAIN, START = "click to mask", "plane to embedded", "the same, after a restart", "Start, with the model"
+ALONE = "napari alone"
+"""How what is measured is called; see `Measured`."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be done.
@@ -37,16 +45,16 @@ class Job:
     volume : str
         See `write_volume`.
     store : str
-        Label store for the training; empty for no training.
+        Label store for a training; empty for none.
     visits : int
         Planes that are come to.
     clicks : int
     span : int
         Planes of a propagation.
     seconds : float
-        How long nothing is done, and how long the window is watched beside a training.
+        How long the window is watched while nothing is done, and beside a training.
     explain : bool
-        Whether stacks are kept of what blocked the window.
+        Whether it is kept what the threads were at when the window was blocked.
     """
 
     volume: str
@@ -59,17 +67,36 @@ class Job:
 
     @classmethod
     def load(cls, path: Path) -> Job:
-        """Read what `asdict` wrote."""
+        """Read what `save` wrote."""
         return cls(**json.loads(path.read_text()))
+
+    def save(self, path: Path) -> Path:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self)))
+        return path
 
 
 @dataclass
 class Measured:
-    """Times in seconds by what was done: how long it took, and how long the window was blocked; and what blocked it."""
+    """What came of it.
+
+    Attributes
+    ----------
+    times : dict
+        Seconds that something took, by its name, each time.
+    gaps : dict
+        `Gap.length`, `Gap.drawing` and `Gap.computing` of all times without a tick, by what was done meanwhile.
+    stacks : list of str
+        What the threads were at in the longest of them.
+    """
 
     times: dict[str, list[float]] = field(default_factory=dict)
     gaps: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
     stacks: list[str] = field(default_factory=list)
+
+    def time(self, what: str, seconds: float) -> None:
+        """Note how long something took."""
+        self.times.setdefault(what, []).append(seconds)
 
 
 class User:
@@ -98,16 +125,21 @@ class User:
     @property
     def segmentation(self) -> Any:
         """What is under way in the widget *Segment*."""
-        return self.viewer.window.dock_widgets["Segment (napari-sam2)"].segmentation
+        return self.widget.segmentation
 
     @property
     def workspace(self) -> Any:
         """Of the segmentation."""
         return self.segmentation.workspace
 
-    def wait(self, until: Callable[[], object]) -> None:
+    @property
+    def widget(self) -> Any:
+        """The widget *Segment*."""
+        return self.viewer.window.dock_widgets["Segment (napari-sam2)"]
+
+    def wait(self, until: Callable[[], object], patience: float = PATIENCE) -> None:
         """Let the window live until something is so."""
-        loop, timer, end = QEventLoop(), QTimer(), time.monotonic() + PATIENCE
+        loop, timer, end = QEventLoop(), QTimer(), time.monotonic() + patience
         timer.timeout.connect(lambda: loop.quit() if until() or time.monotonic() > end else None)
         timer.start(5)
         loop.exec()
@@ -137,12 +169,12 @@ class User:
         self.rest(0.1)
         gaps = self.watch.gaps
         self.measured.gaps.setdefault(what, []).extend((gap.length, gap.drawing, gap.computing) for gap in gaps)
-        worst = sorted(gaps, key=lambda gap: gap.length - gap.drawing)[-3:]
-        self.measured.stacks += [
-            f"{what}: {1000 * gap.length:.0f} ms, drawing {1000 * gap.drawing:.0f}, cpu {1000 * gap.computing:.0f}\n" + "\n~\n".join(gap.stacks[:: max(1, len(gap.stacks) // 3)])
-            for gap in worst
-            if gap.stacks
-        ]
+        worst = sorted((gap for gap in gaps if gap.stacks), key=lambda gap: gap.length - gap.drawing)[-3:]
+        for gap in worst:
+            parts = [round(1000 * part) for part in (gap.length, gap.drawing, gap.computing)]
+            head = "{}: {} ms, drawing {}, CPU of the thread {}".format(what, *parts)
+            samples = gap.stacks[:: max(1, len(gap.stacks) // 3)]
+            self.measured.stacks.append("\n~\n".join([head, *samples]))
         self.watch.clear()
 
     def go_to(self, z: int) -> None:
@@ -151,16 +183,17 @@ class User:
 
     def come_to(self, z: int, what: str) -> None:
         """Bring a plane into view and wait until it is embedded."""
-        plane, seen = (("z", z),), []
+        plane = (("z", z),)
+        seen: list[Any] = []
         self.workspace.embedded.connect(seen.append)
         begun = time.perf_counter()
         self.go_to(z)
         self.wait(lambda: plane in seen)
-        self.measured.times.setdefault(what, []).append(time.perf_counter() - begun)
+        self.measured.time(what, time.perf_counter() - begun)
         self.workspace.embedded.disconnect(seen.append)
 
-    def click(self, cell: int, z: int) -> None:
-        """Click on a cell, for a new object, and wait until its mask is drawn."""
+    def click(self, cell: int, z: int, what: str | None = None) -> int:
+        """Click on a cell of the plane in view and wait until its mask is drawn; the new object's id."""
         self.segmentation.new_object()
         self.rest(0.2)
         y, x = cell_centre(cell, z, self.side)
@@ -173,14 +206,18 @@ class User:
             if layer.get_value(position, world=True) != before:
                 drawn.append(time.perf_counter())
 
-        QTest.mouseMove(self.canvas.native, place)
+        mouse: Any = QTest  # whose stubs take its functions for methods
+        mouse.mouseMove(self.canvas.native, place)
         self.rest(0.2)
         self.canvas.native.frameSwapped.connect(swapped)
         begun = time.perf_counter()
-        QTest.mouseClick(self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
+        mouse.mouseClick(self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
         self.wait(lambda: drawn)
         self.canvas.native.frameSwapped.disconnect(swapped)
-        self.measured.times.setdefault("click", []).append(drawn[0] - begun)
+        if what is not None:
+            self.measured.time(what, drawn[0] - begun)
+        self.settle()
+        return int(self.segmentation.active)
 
     def place(self, *data: float) -> QPoint:
         """Where on the canvas a point of the image lies."""
@@ -188,94 +225,121 @@ class User:
         x, y = self.canvas.view.scene.transform.map([column, row])[:2]
         return QPoint(round(x + self.canvas.view.pos[0]), round(y + self.canvas.view.pos[1]))
 
-    def propagate(self, ids: list[int], first: int, what: str, follow: bool) -> None:
-        """Track objects, the view staying where it is or going along."""
+    def begin(self, button: str) -> None:
+        """Open the widget, push one of its buttons, and wait until the plane in view is embedded."""
+        panel = self.viewer.window.add_plugin_dock_widget("napari-sam2", "Segment")[1].start_panel
+        self.rest()
+        embedded: list[Any] = []
+        with self.watched(START):
+            begun = time.perf_counter()
+            getattr(panel, button).click()
+            self.wait(lambda: self.segmentation is not None)
+            self.workspace.embedded.connect(embedded.append)
+            self.wait(lambda: embedded)
+            self.measured.time(START, time.perf_counter() - begun)
+        self.settle()
+
+    def propagate(self, ids: list[int], first: int, follow: bool) -> None:
+        """Track objects from a plane on, the view staying there or going along."""
         span = self.job.span
-        steps = iter(range(first + 1, first + span))
+        coming = iter(range(first + 1, first + span))
 
         def go_along(planes: Any) -> None:
-            z = next(steps, None)
-            if follow and planes and z is not None:
+            z = next(coming, None) if planes else None
+            if follow and z is not None:
                 self.go_to(z)
 
+        self.go_to(first)
+        self.settle()
         self.workspace.planes_changed.connect(go_along)
-        with self.watched(what):
-            begun = time.perf_counter()
+        name = f"propagation, {len(ids)} object{'s' * (len(ids) > 1)}" + ", view following" * follow
+        with self.watched(name):
             self.workspace.propagate(ids, {"z": (first, first + span)}, "forward")
             self.settle()
-            self.measured.times.setdefault(what, []).append(time.perf_counter() - begun)
         self.workspace.planes_changed.disconnect(go_along)
 
 
 def work(user: User) -> None:
     """From the volume to objects, and a training beside it."""
     job = user.job
-    with user.watched("nothing"):
+    with user.watched(f"{ALONE}: nothing is done"):
         user.rest(job.seconds)
-    first = user.planes // 2
-    with user.watched("napari alone: to the next plane"):
-        for z in range(first, first + job.span):
-            user.go_to(z)
-            user.rest(0.1)
-    redraw(user)
-    widget = user.viewer.window.add_plugin_dock_widget("napari-sam2", "Segment")[1]
     user.go_to(0)
-    user.rest()
-    with user.watched("Start"):
-        begun = time.perf_counter()
-        embedded: list[Any] = []
-        widget.start_panel.start.click()
-        user.wait(lambda: user.segmentation is not None)
-        user.workspace.embedded.connect(embedded.append)
-        user.wait(lambda: embedded)
-        user.measured.times["Start"] = [time.perf_counter() - begun]
-        user.settle()
-    places = [round(first / 4 + 10 * k) for k in range(job.visits)]
-    places = [min(z, user.planes - 1) for z in places]
-    for z in places:
+    with user.watched(f"{ALONE}: to the next plane"):
+        for z in range(1, 1 + min(job.span, user.planes - 1)):
+            user.go_to(z)
+            user.rest(0.2)
+    redraw(user)
+    user.go_to(0)
+    user.begin("start")
+    for z in places(user):
         with user.watched("embedding"):
-            user.come_to(z, "embedding")
+            user.come_to(z, EMBED)
             user.settle()
-    ids = []
-    for k in range(3):
-        user.click(k, places[-1])
-        ids.append(user.segmentation.active)
-        user.settle()
-    for ids_of_run, how in ((ids[:1], "1 object"), (ids, "3 objects")):
-        user.propagate(ids_of_run, places[-1], f"propagation, {how}", follow=False)
-        user.go_to(places[-1])
-        user.settle()
-        user.propagate(ids_of_run, places[-1], f"propagation, {how}, view following", follow=True)
-        user.go_to(places[-1])
-        user.settle()
-    user.measured.times.pop("click")
+    first = places(user)[-1]
+    ids = [user.click(cell, first) for cell in range(3)]
+    for follow in (False, True):
+        user.propagate(ids[:1], first, follow)
+        user.propagate(ids, first, follow)
     cells = range(3, CELLS**2)
     for number in range(job.clicks):
-        z = places[number // len(cells) % len(places)]
-        if number % len(cells) == 0:
-            user.go_to(z)
+        turn, cell = divmod(number, len(cells))
+        z = places(user)[turn % job.visits]
+        user.go_to(z)
+        user.settle()
+        with user.watched("clicks, each saved"):
+            user.click(cells[cell], z, CLICK)
+    with user.watched("undo and redo, each saved"):
+        for step in (user.workspace.undo, user.workspace.redo) * 3:
+            step()
             user.settle()
-        with user.watched("clicks"):
-            user.click(cells[number % len(cells)], z)
-            user.settle()
-    with user.watched("undo and redo"):
-        for _ in range(3):
-            user.workspace.undo()
-            user.settle()
-        for _ in range(3):
-            user.workspace.redo()
-            user.settle()
+    if job.store:
+        train(user)
+
+
+def come_back(user: User) -> None:
+    """What a restart finds."""
+    user.begin("go_on")
+    for z in places(user):
+        user.come_to(z, AGAIN)
+        user.settle()
+
+
+def places(user: User) -> list[int]:
+    """The planes that are worked on, too far from one another to be embedded ahead, the last with room for a run."""
+    room = user.planes - user.job.span
+    return [max(1, round(room * (k + 1) / (user.job.visits + 1))) for k in range(user.job.visits)]
 
 
 def redraw(user: User) -> None:
-    """Change a plane of labels in memory, which napari colours and draws."""
-    layer = user.viewer.add_labels(np.zeros((user.side, user.side), np.uint32), scale=user.image.scale[1:])
-    with user.watched("napari alone: a plane of labels drawn"):
+    """Change a plane of labels in memory, which napari draws, without anything of ours."""
+    layer = user.viewer.add_labels(np.zeros((user.side, user.side), np.uint16), scale=user.image.scale[1:])
+    user.rest()
+    with user.watched(f"{ALONE}: a plane of labels is drawn"):
         for number in range(user.job.span):
             layer.data[: user.side // 4] = number
             layer.refresh(thumbnail=False, extent=False, highlight=False)
-            user.rest(0.1)
+            user.rest(0.2)
     user.viewer.layers.remove(layer)
+
+
+def train(user: User) -> None:
+    """Watch the window beside a training that the widget *Fine-tune* has started and follows."""
+    from napari_sam2.finetune_job import FinetuneRequest, JobState
+
+    widget = user.viewer.window.add_plugin_dock_widget("napari-sam2", "Fine-tune")[1]
+    request = FinetuneRequest(user.job.store, "window-benchmark", steps=1000, images=1, limit=1, automatic=0)
+    widget.form.show_request(request)
+    user.wait(lambda: widget.start_button.isEnabled())
+    with user.watched("training starts"):
+        widget.start_button.click()
+        user.wait(lambda: widget.job is not None and widget.job.log.losses, PATIENCE_TRAINING)
+    with user.watched("training"):
+        user.rest(3 * user.job.seconds)
+    if widget.job.state is not JobState.TRAINING:
+        raise RuntimeError(f"the training has ended before its time: {widget.job.error}")
+    widget.job.kill()
+    user.wait(lambda: not widget.job.state.is_running)
 
 
 def main(phase: str, path: Path) -> None:
@@ -287,11 +351,11 @@ def main(phase: str, path: Path) -> None:
     user = User(viewer, job)
     user.rest(1)
     viewer.reset_view()
-    {"work": work}[phase](user)
+    user.rest(1)
+    {"work": work, "return": come_back}[phase](user)
     path.with_name(f"{phase}.json").write_text(json.dumps(asdict(user.measured)))
-    segment = user.segmentation
-    if segment is not None:
-        viewer.window.dock_widgets["Segment (napari-sam2)"].close_segmentation()
+    user.watch.close()
+    user.widget.close_segmentation()
     viewer.close()
 
 

@@ -140,7 +140,7 @@ class AutomaticWidget(QWidget):
         self.ranges = QWidget()
         self._range_form = QFormLayout(self.ranges)
         self._bounds: dict[str, tuple[QSpinBox, QSpinBox]] = {}
-        self.link = QCheckBox("one object through the planes")
+        self.link = QCheckBox("link from plane to plane")
         self.link.setToolTip("What overlaps from plane to plane is one object; without it, each plane has its own")
         self.link.setChecked(True)
         self.points = _count(1, 128, 32, "Clicks along each side of the plane, or of each tile: more find smaller ones")
@@ -178,8 +178,7 @@ class AutomaticWidget(QWidget):
         self.form.addRow("", self.link)
         self.form.addRow("Clicks a side", self.points)
         self.form.addRow("Tiles", self.tiles)
-        area = _row(self.least, QLabel("to"), self.most, QLabel("pixels"))
-        self.form.addRow("Area", area)
+        self.form.addRow("Pixels", _row(self.least, QLabel("to"), self.most))
         more = QWidget()
         thresholds = QFormLayout(more)
         for title, field in (("Quality", self.quality), ("Stability", self.stability), ("Overlap", self.overlap)):

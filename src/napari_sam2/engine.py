@@ -140,13 +140,21 @@ class Engine:
                 task = heapq.heappop(self._tasks)
             self._do(task)
 
-    def close(self, timeout: float = 60.0) -> None:
-        """Drop what has not begun and wait for what has."""
+    def close(self, timeout: float = 60.0, last: Callable[[], Any] | None = None) -> None:
+        """Drop what has not begun, do `last` in the thread, and wait at most `timeout` seconds for the thread's end."""
         with self._ready:
-            self._open = False
-            self._tasks.clear()
-            self._ready.notify()
+            if self._open:
+                self._open = False
+                self._tasks.clear()
+                if last is not None:
+                    self._tasks.append(_Task(Urgency.AHEAD, next(self._numbers), last, _ignore, _ignore))
+                self._ready.notify()
         self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread has not come to its end."""
+        return self._thread.is_alive()
 
     def _loop(self) -> None:
         while True:
@@ -155,7 +163,7 @@ class Engine:
                     self.deliver(lambda: self._tell(False))
                 while self._open and not self._tasks:
                     self._ready.wait()
-                if not self._open:
+                if not self._tasks:
                     return
                 task = heapq.heappop(self._tasks)
             if task.urgency < Urgency.AHEAD:
@@ -173,6 +181,10 @@ class Engine:
     def _tell(self, busy: bool) -> None:
         if self._open and self.busy is not None:
             self.busy(busy)
+
+
+def _ignore(result: Any) -> None:
+    pass
 
 
 @dataclass

@@ -118,6 +118,7 @@ def layer_image(layer: Image, axes: str | None = None) -> LayerImage:
     stored = axes + "c" * layer.rgb
     path = known.get("path") or layer.source.path
     channel = (0, 1, 2) if layer.rgb else known.get("channel")
+    first_name = layer.metadata.setdefault("sam2-name", layer.name)  # a layer may be renamed before it is gone on with
     volume = _file_of(known, axes, shape)
     if volume is None:
         volume = open_volume(data, axes=stored, scale=scale, translation=translation, name=layer.name)
@@ -127,7 +128,7 @@ def layer_image(layer: Image, axes: str | None = None) -> LayerImage:
         volume,
         axes,
         layer.name,
-        identity_of(data, shape, path, layer.name),
+        identity_of(data, shape, path, first_name),
         None if layer.rgb else window_of(layer.contrast_limits),
         channel,
     )

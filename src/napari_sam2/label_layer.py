@@ -111,7 +111,8 @@ class LabelLayer:
 
     def _take_painted(self) -> None:
         for plane, labels in self.view.painted().items():
-            self._workspace.paint(plane, labels, lambda p=plane, v=labels: self.view.drop(p, v))  # type: ignore[misc]
+            where = self.view.touched(plane, labels)
+            self._workspace.paint(plane, labels, where, lambda p=plane, v=labels: self.view.drop(p, v))  # type: ignore[misc]
 
     def _mind_size(self, event: Any = None) -> None:
         if self._viewer.dims.ndisplay == 3 and self.view.size > MOST_VOXELS_3D and self.layer.visible:

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from napari_sam2.image_source import Placement
+from sam2_core.errors import InputError
 from sam2_core.volume.session_state import Plane
 from sam2_core.volume.session_store import SessionStore
 
+MOST_COPIED = 2**28
+"""Voxels of a copy in memory."""
 KEPT_BYTES = 128 * 2**20
 """Planes that stay in memory for drawing, at least one."""
 
@@ -41,8 +44,9 @@ class LabelView:
         self._session = session
         self._placement = placement
         self.shape = shape
-        self.dtype = np.dtype(np.uint16)
+        self.dtype: np.dtype = np.dtype(np.uint16)
         self._painted: dict[Plane, np.ndarray] = {}
+        self._before: dict[Plane, np.ndarray] = {}  # what they were painted on
         self._kept: OrderedDict[Plane, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         height, width = placement.grid.size
@@ -62,6 +66,12 @@ class LabelView:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[(slice(None),) * self.ndim], dtype)
+
+    def __deepcopy__(self, memo: Any) -> np.ndarray:
+        """For napari, which duplicates layers: the labels as they are now."""
+        if self.size > MOST_COPIED:
+            raise InputError("these labels are too large to be copied in memory: save them, and open the file")
+        return np.asarray(self)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         key = self._whole(key)
@@ -92,12 +102,13 @@ class LabelView:
         for plane, source, inside in self._planes(spans):
             with self._lock:
                 if plane not in self._painted:
-                    self._painted[plane] = self._read(plane).copy()
+                    self._before[plane] = self._read(plane)
+                    self._painted[plane] = self._before[plane].copy()
                 self._painted[plane][inside] = self._as_stored(block[source])
 
     def fit(self, largest: int) -> bool:
         """Choose the type that holds ids up to `largest`; whether it is another one than before."""
-        dtype = np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
+        dtype: np.dtype = np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
         if dtype == self.dtype:
             return False
         with self._lock:
@@ -122,12 +133,17 @@ class LabelView:
         with self._lock:
             return {plane: labels.copy() for plane, labels in self._painted.items()}
 
+    def touched(self, plane: Plane, labels: np.ndarray) -> np.ndarray:
+        """Where `labels`, of a plane that was painted on, were painted, (height, width) bool."""
+        with self._lock:
+            return labels != self._before.get(plane, labels)
+
     def drop(self, plane: Plane, labels: np.ndarray) -> None:
         """Forget what was painted on a plane, unless more was painted there since it looked like `labels`."""
         with self._lock:
             waiting = self._painted.get(plane)
             if waiting is not None and np.array_equal(waiting, labels):
-                del self._painted[plane]
+                del self._painted[plane], self._before[plane]
 
     def _whole(self, key: Any) -> tuple[Any, ...]:
         key = key if isinstance(key, tuple) else (key,)

@@ -67,6 +67,7 @@ class PromptLayers:
         self._workspace = workspace
         self._placement = placement
         self._quiet = False
+        self._drawn = workspace.state
         self._alternate = False
         self._image = image
         self._ray: list[tuple[Plane, float, float]] = []
@@ -118,7 +119,8 @@ class PromptLayers:
         """Draw the prompts that the session has."""
         if self._workspace.waiting:  # a later answer draws them; what waits for it must not go from the canvas
             return
-        rows = list(rows_of(self._workspace.state))
+        self._drawn = self._workspace.state
+        rows = list(rows_of(self._drawn))
         here = self.points.world_to_data(self._viewer.dims.point)
         points = [r for r in rows if r.kind == "point"]
         shapes = [r for r in rows if r.kind != "point"]
@@ -145,7 +147,7 @@ class PromptLayers:
                         face_color="transparent",
                     )
                 self.shapes.features = _features(shapes)
-        if self.active not in self._workspace.state.objects:  # undone, merged, or refused
+        if self.active not in self._drawn.objects:  # undone, merged, or refused
             self.set_active(0)
         if not all(drawn):
             self._set_defaults()
@@ -175,7 +177,7 @@ class PromptLayers:
             return
         layer = event.source
         if event.action != "added":
-            self._workspace.edit([*self._rows(self.points), *self._rows(self.shapes)])
+            self._workspace.edit(self._drawn, [*self._rows(self.points), *self._rows(self.shapes)])
             return
         count = len(layer.data)
         for index in sorted(int(i) % count for i in event.data_indices):

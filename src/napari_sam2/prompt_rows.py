@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,11 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """The prompts that an object is to have on a plane, in place of those it has."""
+    """What is to become of some prompts of an object on a plane: by serial, None of those that are to go."""
 
     object_id: int
     plane: Plane
-    prompts: tuple[Prompt, ...]
+    prompts: Mapping[int, Prompt | None]
 
 
 def rows_of(state: State) -> Iterator[Row]:
@@ -70,6 +70,7 @@ def changes(state: State, rows: Iterable[Row], frame_of: Any) -> list[Change]:
     Parameters
     ----------
     state : State
+        Of the session when its prompts were drawn.
     rows : iterable of Row
         All there are; new ones (serial 0) are left out of account.
     frame_of : callable
@@ -82,10 +83,10 @@ def changes(state: State, rows: Iterable[Row], frame_of: Any) -> list[Change]:
     result = []
     for item in state:
         for plane in item.planes():
-            before = item.on(plane)
-            after = [p for placed in before if (p := _after(item.id, placed, shown, frame_of(plane))) is not None]
-            if after != [placed.prompt for placed in before]:
-                result.append(Change(item.id, plane, tuple(after)))
+            after = [(placed, _after(item.id, placed, shown, frame_of(plane))) for placed in item.on(plane)]
+            changed = {placed.serial: prompt for placed, prompt in after if prompt != placed.prompt}
+            if changed:
+                result.append(Change(item.id, plane, changed))
     return result
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar, the time that is left, and an entry in napari's activity dock."""
+"""How far a run is: a bar with the time that is left, and an entry in napari's activity dock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari.utils import progress
 from qtpy.QtCore import QObject, QTimer
-from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QProgressBar, QWidget
 
 if TYPE_CHECKING:
     from napari_sam2.workspace import Progress, Task
@@ -15,7 +15,7 @@ PARTS = 1000
 """Of the whole, for bars that count in integers."""
 
 
-class RunProgress(QWidget):
+class RunProgress(QProgressBar):
     """Shows the runs of one task.
 
     Parameters
@@ -27,28 +27,20 @@ class RunProgress(QWidget):
         super().__init__(parent)
         self._task = task
         self._activity = Activity(self)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(True)
-        self.remaining = QLabel()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.remaining)
         self.show_progress(None)
 
     def show_progress(self, now: Progress | None) -> None:
         """Show how far a run is, if it is one of the task; None at its end."""
         if now is None:
             self.end()
-            self.bar.setRange(0, 1)
-            self.bar.setValue(0)
-            self.remaining.setText("")
+            self.setRange(0, 1)
+            self.setValue(0)
+            self.setFormat("")
         elif now.task == self._task:
             parts = round(PARTS * now.done / max(1, now.total))
-            self.bar.setRange(0, PARTS)
-            self.bar.setValue(parts)
-            self.remaining.setText("" if now.remaining is None else f"about {duration(now.remaining)} to go")
+            self.setRange(0, PARTS)
+            self.setValue(parts)
+            self.setFormat("%p%" if now.remaining is None else f"%p%, about {duration(now.remaining)} to go")
             self._activity.show(f"SAM 2: {now.task}", parts)
 
     def end(self) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LARGE = 2
 """A plane whose side is more than so many times the model's input is searched by tiles."""
+BATCH = 16
+"""Clicks of a search that are answered at once: the fewer, the sooner an act gets in between."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def tracking(run: Run | None) -> Iterator[Step]:
             yield Step(done, max(run.length, done), [run.session.grid.plane(frame)])
 
 
-def searching(session: Session, search: Search, between: Callable[[float, int], None]) -> Iterator[Step]:
+def searching(
+    session: Session, search: Search, between: Callable[[float, int], None], next_id: Callable[[int], int]
+) -> Iterator[Step]:
     """The steps of a search, a tile each.
 
     Parameters
@@ -93,6 +97,8 @@ def searching(session: Session, search: Search, between: Callable[[float, int], 
     between : callable
         Called often within a step, with the steps done, in fractions, and to do. The session may change there;
         `Stopped`, raised by it, ends the search.
+    next_id : callable
+        Gives the id of a new object, above another id.
     """
     from sam2_core.predict.automatic_tiles import tile_boxes
 
@@ -104,7 +110,11 @@ def searching(session: Session, search: Search, between: Callable[[float, int], 
     total = len(search.planes) * (1 if side is None else len(tile_boxes((y1 - y0, x1 - x0), side)))
     done, found = 0, set[int]()
     before = session.state.objects, len(session.history.done)
-    finder = label_finder(session.predictor, lambda clicks, of: between(done + clicks / of, total), **search.settings)
+
+    def answered(clicks: int, of: int) -> None:
+        between(done + clicks / of, total)
+
+    finder = label_finder(session.predictor, answered, points_per_batch=BATCH, **search.settings)
 
     def find(image: np.ndarray) -> np.ndarray:
         nonlocal before
@@ -120,6 +130,7 @@ def searching(session: Session, search: Search, between: Callable[[float, int], 
         link=search.link,
         min_area=search.min_area,
         max_area=search.max_area,
+        next_id=next_id,
         find=find,
     )
     yield Step(0, total)

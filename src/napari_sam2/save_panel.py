@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QMenu,
     QProgressBar,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -71,16 +70,13 @@ class SavePanel(QGroupBox):
             entry.triggered.connect(partial(self._ask, kind))
             entry.setEnabled(not kind.in_time or "t" in session.labels.axes)
         self.export_button.setMenu(menu)
-        self.store_button = QToolButton()
-        self.store_button.setText("To label store")
+        self.store_button = QPushButton("To label store…")
         self.store_button.setToolTip("Put the objects where models are trained from")
-        self.store_button.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
-        stores = QMenu(self.store_button)
-        other = stores.addAction("To another label store…")
-        assert other is not None
-        other.triggered.connect(lambda: self.add_to_store(ask=True))
-        self.store_button.setMenu(stores)
         self.store_button.clicked.connect(lambda: self.add_to_store())
+        self.other_button = QPushButton("Other…")
+        self.other_button.setToolTip("Put them into another label store")
+        self.other_button.clicked.connect(lambda: self.add_to_store(ask=True))
+        self.other_button.setVisible(False)
         self.complete = QCheckBox("This plane is complete")
         self.complete.setToolTip(
             "Every object on this plane is labelled: a model that is trained from it learns what is no object, too"
@@ -131,6 +127,8 @@ class SavePanel(QGroupBox):
             if chosen is None:
                 return
             self.store = chosen
+            self.store_button.setText("To label store")
+            self.other_button.setVisible(True)
             self.store_button.setToolTip(f"Put the objects into {chosen}, where models are trained from")
         store, session = self.store, self._workspace.session
 
@@ -219,6 +217,7 @@ class SavePanel(QGroupBox):
         self.stop_button.setVisible(self.busy)
         self.export_button.setEnabled(not self.busy)
         self.store_button.setEnabled(not self.busy)
+        self.other_button.setEnabled(not self.busy)
         if self.busy:
             self.bar.setRange(0, 0)
             self._activity.show(f"SAM 2: {self._what}", 0)
@@ -245,7 +244,8 @@ class SavePanel(QGroupBox):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.setSpacing(4)
-        for widgets in ((self.export_button, self.store_button), (self.bar, self.stop_button), (self.complete,)):
+        first = (self.export_button, self.store_button, self.other_button)
+        for widgets in (first, (self.bar, self.stop_button), (self.complete,)):
             row = QHBoxLayout()
             for widget in widgets:
                 row.addWidget(widget)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from napari.utils.notifications import Notification, notification_manager, show_error, show_info
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
 
 from napari_sam2.actions import bind_keys, release_keys
 from napari_sam2.engine import Engine
+from napari_sam2.failures import sentence
 from napari_sam2.segmentation import Segmentation
 from napari_sam2.sessions import new_directory
 from napari_sam2.start_panel import Choice, StartPanel
@@ -46,7 +49,8 @@ class SegmentWidget(QWidget):
         self.viewer = viewer
         self.segmentation: Segmentation | None = None
         self._deliver = _Deliver()
-        self._opening: Engine | None = None
+        self._threads = _Threads()
+        self._opening = self._shut = False
         self._cache: EmbeddingCache | None = None
         self._work: WorkPanel | None = None
         self.start_panel = StartPanel(viewer)
@@ -54,6 +58,10 @@ class SegmentWidget(QWidget):
         self.start_panel.failed.connect(self._fail)
         self.status = QLabel()
         self.status.setWordWrap(True)
+        self.on_cpu = QPushButton("Continue on the CPU")
+        self.on_cpu.setToolTip("Compute on the CPU from now on, and do again what the GPU had no memory for")
+        self.on_cpu.clicked.connect(self.continue_on_cpu)
+        self.on_cpu.hide()
         self._content = QVBoxLayout()
         self._content.addWidget(self.start_panel)
         self._content.addStretch(1)
@@ -64,31 +72,49 @@ class SegmentWidget(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll, 1)
         layout.addWidget(self.status)
+        layout.addWidget(self.on_cpu)
         viewer.layers.events.removed.connect(self._layer_removed)
-        self.destroyed.connect(self._deliver.stop)
+        self._end = _ending(self._deliver, self._threads)
+        self.destroyed.connect(self._end)  # napari closes and quits without a word to its widgets
+        QCoreApplication.instance().aboutToQuit.connect(self._end)
 
     def open(self, choice: Choice) -> None:
         """Begin, or go on with, the segmentation of a layer; the session is opened in its own thread."""
-        self.close_segmentation()
-        if self._opening is not None:
+        if self._opening:
             return
-        engine = self._opening = Engine(self._deliver)
+        self.close_segmentation()
+        before = self._threads.ending()
+        engine = Engine(self._deliver)
+        sessions = self._threads.add(engine)
+        self._opening = True
         self.start_panel.setEnabled(False)
         self.status.setText("Opening…")
 
-        def opened(result: tuple[Session, EmbeddingCache]) -> None:
-            session, self._cache = result
-            self._opening = None
+        def work() -> EmbeddingCache:
+            for other in before:  # which may have had this session open
+                other.close()
+            session, cache = open_session(choice, self._cache)
+            sessions.append(session)
+            return cache
+
+        def opened(cache: EmbeddingCache) -> None:
+            self._cache = cache
+            self._opening = False
             self.start_panel.setEnabled(True)
-            self._begin(choice, Workspace(session, engine))
+            workspace = Workspace(sessions[0], engine)
+            if choice.layer in self.viewer.layers:
+                self._begin(choice, workspace)
+            else:
+                workspace.close(0)
+                self._fail("The image was removed while it was opened: add it again, and start again.")
 
         def failed(error: Exception) -> None:
-            self._opening = None
+            self._opening = False
             self.start_panel.setEnabled(True)
-            engine.close()
-            self._fail(str(error))
+            engine.close(0)
+            self._fail(sentence(error))
 
-        engine.submit(lambda: open_session(choice, self._cache), opened, failed)
+        engine.submit(work, opened, failed)
 
     def close_segmentation(self) -> None:
         """End the segmentation under way; it is saved, and can be gone on with."""
@@ -105,18 +131,57 @@ class SegmentWidget(QWidget):
             self.start_panel.setVisible(True)
             self.start_panel.refresh()
             self.status.setText("")
+            self.on_cpu.hide()
+
+    def continue_on_cpu(self) -> None:
+        """Go on where the GPU had no memory left."""
+        self.on_cpu.hide()
+        if self.segmentation is not None:
+            self.segmentation.workspace.continue_on_cpu()
+
+    def shut(self) -> None:
+        """Save, end the threads and leave the viewer."""
+        if not self._shut:
+            self._shut = True
+            self.viewer.layers.events.removed.disconnect(self._layer_removed)
+            self.start_panel.close_panel()
+            self.close_segmentation()
+            QCoreApplication.instance().aboutToQuit.disconnect(self._end)
+            self._end()
 
     def closeEvent(self, event: Any) -> None:
         """Save, and end the threads."""
-        self.viewer.layers.events.removed.disconnect(self._layer_removed)
-        self.start_panel.close_panel()
-        self.close_segmentation()
-        self._deliver.stop()
+        self.shut()
         super().closeEvent(event)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Also shut when napari takes the widget out of its dock."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None:
+                self.shut()
+            else:
+                self._watch_parents()
+        return super().event(event)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Also shut with the window, unless it stays after all."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._watch_parents()
+        elif event.type() == QEvent.Type.Close and isinstance(watched, QMainWindow):
+            QTimer.singleShot(0, self, lambda: None if watched.isVisible() else self.shut())
+        return super().eventFilter(watched, event)
+
+    def _watch_parents(self) -> None:
+        """Have the events told to `eventFilter` of the dock, which may not be in a window yet, and of the window."""
+        parent = self.parent()
+        while parent is not None:
+            parent.installEventFilter(self)
+            parent = parent.parent()
 
     def _begin(self, choice: Choice, workspace: Workspace) -> None:
         workspace.failed.connect(self._fail)
         workspace.said.connect(self._say)
+        workspace.out_of_memory.connect(self._offer_cpu)
         self.segmentation = Segmentation(self.viewer, choice.layer, choice.image, workspace)
         self._work = WorkPanel(self.segmentation)
         self._work.closed.connect(self.close_segmentation)
@@ -138,6 +203,18 @@ class SegmentWidget(QWidget):
     def _fail(self, text: str) -> None:
         self.status.setText(text)
         show_error(text)
+
+    def _offer_cpu(self, text: str) -> None:
+        self.status.setText(text)
+        self.on_cpu.show()
+        this = weakref.ref(self)  # napari keeps its notifications
+
+        def go_on(dialog: object) -> None:
+            widget = this()
+            if widget is not None:
+                widget.continue_on_cpu()
+
+        notification_manager.dispatch(Notification(text, "error", actions=((self.on_cpu.text(), go_on),)))
 
 
 def open_session(choice: Choice, cache: EmbeddingCache | None = None) -> tuple[Session, EmbeddingCache]:
@@ -170,6 +247,42 @@ def open_session(choice: Choice, cache: EmbeddingCache | None = None) -> tuple[S
         embeddings=cache,
     )
     return session, cache
+
+
+class _Threads:
+    """The engines of a widget and the sessions that are open in them; knows no widget, so that it can outlive it."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[Engine, list[Session]]] = []
+
+    def add(self, engine: Engine) -> list[Session]:
+        """Mind an engine; the list given back takes its session."""
+        self._open = [pair for pair in self._open if pair[0].alive]
+        sessions: list[Session] = []
+        self._open.append((engine, sessions))
+        return sessions
+
+    def ending(self) -> list[Engine]:
+        """The engines that have not come to their end."""
+        return [engine for engine, _ in self._open if engine.alive]
+
+    def end(self) -> None:
+        """End the threads, then close what is open still."""
+        for engine, sessions in self._open:
+            engine.close()
+            for session in sessions:
+                session.close()
+        self._open.clear()
+
+
+def _ending(deliver: _Deliver, threads: _Threads) -> Callable[[], None]:
+    """What has to be done when a widget goes; a function, because Qt holds on to no object whose method it calls."""
+
+    def end() -> None:
+        deliver.stop()
+        threads.end()
+
+    return end
 
 
 class _Deliver(QObject):

@@ -78,9 +78,9 @@ class Segmentation:
         self._moved()
 
     def close(self) -> None:
-        """Remove the layers, end the thread and close the session."""
+        """Remove the layers and close the session; the thread ends when it is done with what it does."""
         self.viewer.dims.events.point.disconnect(self._moved)
-        self.workspace.close()
+        self.workspace.close(0)
         self.prompts.close()
         self.labels.close()
 

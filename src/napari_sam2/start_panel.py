@@ -90,26 +90,35 @@ class StartPanel(QWidget):
         self.go_on.clicked.connect(lambda: self._begin(self._saved))
         viewer.layers.events.inserted.connect(self.refresh)
         viewer.layers.events.removed.connect(self.refresh)
+        viewer.layers.events.renamed.connect(self._rename)
         self.refresh()
 
     def close_panel(self) -> None:
         """Stop to listen to the viewer."""
         self._viewer.layers.events.inserted.disconnect(self.refresh)
         self._viewer.layers.events.removed.disconnect(self.refresh)
+        self._viewer.layers.events.renamed.disconnect(self._rename)
 
     def refresh(self, event: Any = None) -> None:
         """List the image layers that there are."""
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         chosen = self.layers.currentData()
-        if [self.layers.itemData(k) for k in range(self.layers.count())] != images:
+        if self._listed() != images[::-1]:
             self.layers.blockSignals(True)
             self.layers.clear()
             for layer in reversed(images):  # the topmost first
                 self.layers.addItem(layer.name, layer)
             if chosen in images:
-                self.layers.setCurrentIndex(self.layers.findText(chosen.name))
+                self.layers.setCurrentIndex(self._listed().index(chosen))
             self.layers.blockSignals(False)
         self._look(None)
+
+    def _listed(self) -> list[Image]:
+        return [self.layers.itemData(k) for k in range(self.layers.count())]
+
+    def _rename(self, event: Any = None) -> None:
+        for number, layer in enumerate(self._listed()):
+            self.layers.setItemText(number, layer.name)
 
     def _lay_out(self) -> None:
         top = QFormLayout()

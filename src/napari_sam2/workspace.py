@@ -6,6 +6,7 @@ Nothing here knows Qt or napari; the window calls methods, which return at once,
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ import numpy as np
 from psygnal import Signal
 
 from napari_sam2.engine import Engine, Stop, Urgency
-from napari_sam2.prompt_rows import Row, changes, prompt_of
+from napari_sam2.failures import NO_MEMORY, is_out_of_gpu_memory, sentence
+from napari_sam2.prompt_rows import Change, Row, changes, prompt_of
 from napari_sam2.runs import Search, Step, Stopped, searching, tracking
-from sam2_core.errors import InputError
+from sam2_core.volume.prompts import Prompt
 from sam2_core.volume.session import Session
 from sam2_core.volume.session_plan import Direction
 from sam2_core.volume.session_state import Plane, State
@@ -54,7 +56,7 @@ class Workspace:
 
     Signals, emitted in the thread that the engine's answers are for: `objects_changed` (objects or their prompts),
     `planes_changed` (the labels of these planes, None for any), `progressed` (a `Progress`, None at the end),
-    `busy_changed`, `embedded` (a plane), `failed` and `said` (a sentence).
+    `busy_changed`, `embedded` (a plane), `failed`, `said` and `out_of_memory` (a sentence; see `continue_on_cpu`).
 
     Parameters
     ----------
@@ -71,6 +73,7 @@ class Workspace:
     embedded = Signal(object)
     failed = Signal(str)
     said = Signal(str)
+    out_of_memory = Signal(str)
 
     def __init__(self, session: Session, engine: Engine) -> None:
         self.session = session
@@ -79,6 +82,10 @@ class Workspace:
         self.waiting = 0
         self._job: _Job | None = None
         self._taken: set[int] = set()
+        self._numbering = threading.Lock()
+        self._renumbered: dict[int, int] = {}  # the serials that prompts had before they were changed, and have now
+        self._again: list[Callable[[], None]] = []  # what memory did not suffice for
+        self._behind = False  # whether labels are still to be written that the disk did not take
 
     @property
     def state(self) -> State:
@@ -96,10 +103,11 @@ class Workspace:
         entry = self.session.history.unfinished
         return not self.running and entry is not None and entry.kind == "run"
 
-    def next_id(self) -> int:
-        """An id for a new object, which no other gets."""
-        chosen = max([0, *self.state.objects, *self._taken]) + 1
-        self._taken.add(chosen)
+    def next_id(self, above: int = 0) -> int:
+        """An id for a new object, which no other gets, for any thread."""
+        with self._numbering:
+            chosen = max([above, *self.state.objects, *self._taken]) + 1
+            self._taken.add(chosen)
         return chosen
 
     def add(self, row: Row) -> None:
@@ -128,19 +136,22 @@ class Workspace:
         """Give an object its mask, (height, width) bool, on a plane; the object is new if there is none of that id."""
         self._act(lambda: self._give(object_id, plane, {"mask": mask}), [plane])
 
-    def edit(self, rows: Sequence[Row]) -> None:
-        """Make the session's prompts those that are shown, after some were moved or deleted."""
-        name = self.session.grid.name
-        for change in changes(self.state, rows, name):
-            self._act(
-                lambda c=change: self.session.replace_prompts(c.object_id, name(c.plane), c.prompts),  # type: ignore[misc]
-                [change.plane],
-            )
+    def edit(self, drawn: State, rows: Sequence[Row]) -> None:
+        """Take over what was moved or deleted among the prompts that are shown, after those of `drawn` were."""
+        for change in changes(drawn, rows, self.session.grid.name):
+            self._act(lambda c=change: self._edit(c), [change.plane])  # type: ignore[misc]
 
-    def paint(self, plane: Plane, labels: np.ndarray, done: Callable[[], None]) -> None:
-        """Take painted labels of a plane as a correction; `done` is called at the end, whatever came of it."""
+    def paint(self, plane: Plane, labels: np.ndarray, where: np.ndarray, done: Callable[[], None]) -> None:
+        """Take labels painted on a plane as a correction, only `where` they were painted: the rest may have changed.
+
+        `done` is called at the end, whatever came of it.
+        """
         frame = self.session.grid.name(plane)
-        self._act(lambda: self.session.paint(frame, labels, correct=True), [plane], done)
+
+        def work() -> None:
+            self.session.paint(frame, np.where(where, labels, self.session.read_labels(frame)), correct=True)
+
+        self._act(work, [plane], done)
 
     def change_object(self, object_id: int, **changes: Any) -> None:
         """Change an object's name, class, colour, lock or visibility."""
@@ -175,14 +186,13 @@ class Workspace:
         self.engine.submit(
             lambda: self.session.embed(name(plane)),
             lambda computed: self.embedded.emit(plane),
-            self._fail,
+            lambda error: self._fail(error, lambda: self.embed(plane)),
             Urgency.VISIBLE,
             "visible",
         )
         for number, near in enumerate(self._neighbours(plane)):
             self.engine.submit(
                 lambda n=near: self.session.embed(name(n)),  # type: ignore[misc]
-                failed=self._fail,
                 urgency=Urgency.AHEAD,
                 key=f"ahead-{number}",
             )
@@ -211,7 +221,7 @@ class Workspace:
 
     def automatic(self, search: Search) -> None:
         """Find everything there is on some planes; what is found are objects like any other."""
-        self._run("find objects", lambda: searching(self.session, search, self._between))
+        self._run("find objects", lambda: searching(self.session, search, self._between, self.next_id))
 
     def cancel(self) -> None:
         """Stop the propagation or the search under way; what is done stays."""
@@ -222,11 +232,38 @@ class Workspace:
         """Have another model answer from now on."""
         self._act(lambda: self.session.set_model(model), said=f"the model is now {model}")
 
-    def close(self) -> None:
-        """End the thread and close the session; a propagation under way can be resumed when it is opened again."""
+    def continue_on_cpu(self) -> None:
+        """Compute on the CPU from now on, and do again what a GPU's memory did not suffice for."""
+        again, self._again = self._again, []
+        self._act(lambda: self.session.set_device("cpu"), said="Computing on the CPU from now on.")
+        for do in again:
+            do()
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Close the session and end the thread, after at most `timeout` seconds or later, when it is done.
+
+        A propagation under way can be resumed when the session is opened again.
+        """
         self.cancel()
-        self.engine.close()
-        self.session.close()
+        self.engine.close(timeout, self.session.close)
+
+    def _edit(self, change: Change) -> None:
+        """Change prompts that may have been changed, or taken away, since they were drawn."""
+        before = self.state[change.object_id].on(change.plane)
+        present = {placed.serial for placed in before}
+        wanted: dict[int, Prompt | None] = {placed.serial: placed.prompt for placed in before}
+        for serial, prompt in change.prompts.items():
+            while serial not in present and serial in self._renumbered:
+                serial = self._renumbered[serial]
+            if serial in present:
+                wanted[serial] = prompt
+        after = {serial: prompt for serial, prompt in wanted.items() if prompt is not None}
+        if list(after.values()) != [placed.prompt for placed in before]:
+            self.session.replace_prompts(change.object_id, self.session.grid.name(change.plane), list(after.values()))
+            now = self.state[change.object_id].on(change.plane)
+            for serial in wanted.keys() - after.keys():
+                self._renumbered.pop(serial, None)
+            self._renumbered.update((old, new.serial) for old, new in zip(after, now) if old != new.serial)
 
     def _give(self, object_id: int, plane: Plane, prompt: dict[str, Any]) -> None:
         frame = self.session.grid.name(plane)
@@ -248,10 +285,12 @@ class Workspace:
 
         def finished(result: Any) -> None:
             self.waiting -= 1
+            self._again.clear()
             if done is not None:
                 done()
-            if planes is None or planes:
-                self.planes_changed.emit(planes)
+            if planes is None or planes or self._behind:
+                self.planes_changed.emit(None if self._behind else planes)
+            self._behind = False
             self.objects_changed.emit()
             if said is not None:
                 self.said.emit(said)
@@ -260,7 +299,8 @@ class Workspace:
             self.waiting -= 1
             if done is not None:
                 done()
-            self._fail(error)
+            self._behind = True
+            self._fail(error, lambda: self._act(work, planes, done, said))
             self.planes_changed.emit(planes)
             self.objects_changed.emit()  # so that a prompt that was refused goes from the canvas
 
@@ -280,14 +320,21 @@ class Workspace:
         def failed(error: Exception) -> None:
             self.waiting -= 1
             self._fail(error)
+            self.planes_changed.emit(None)
+            self.objects_changed.emit()
 
-        self.engine.submit(step, finished, failed)
+        def work() -> list[Plane] | None:
+            self._renumbered.clear()  # numbers come again
+            return step()
+
+        self.engine.submit(work, finished, failed)
 
     def _run(self, task: Task, begin: Callable[[], Iterator[Step]]) -> None:
         if self._job is not None:
             self.said.emit(f"{self._job.task} is under way: stop it first")
             return
         job = self._job = _Job(task)
+        self.said.emit("")
 
         def step(now: Step) -> None:
             objects, job.last = now.found != job.last.found, now
@@ -312,7 +359,7 @@ class Workspace:
             self._job = None
             self.progressed.emit(None)
             self.objects_changed.emit()
-            self._fail(error)
+            self._fail(error, self.resume if self.resumable else lambda: self._run(task, begin))
 
         self.engine.run(begin, step, over, failed, job.stop)
 
@@ -340,8 +387,10 @@ class Workspace:
             if 0 <= at[axis] + d < self.session.grid.length(axis)
         ]
 
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, InputError):
-            self.failed.emit(str(error))
+    def _fail(self, error: Exception, again: Callable[[], None] | None = None) -> None:
+        if is_out_of_gpu_memory(error) and self.session.device != "cpu":
+            if again is not None:
+                self._again.append(again)
+            self.out_of_memory.emit(NO_MEMORY)
         else:
-            self.failed.emit(f"{type(error).__name__}: {error}")
+            self.failed.emit(sentence(error))

@@ -1,9 +1,8 @@
 """Importing PyTorch in a thread while another one draws a window.
 
-An import holds the interpreter's lock while the system loads a library and runs its initialisers, for more than a second
-with PyTorch, in which no other thread gets on. Loaded beforehand by a foreign call, which lets go of that lock, the
-libraries are found in place. The million of objects that come with it would be gone through by the garbage collector
-again and again, which holds the lock too.
+An import holds the interpreter's lock while the system loads a library and runs its initialisers: with PyTorch more
+than a second, in which no other thread gets on. Loaded beforehand by a foreign call, which lets go of that lock, the
+libraries are found in place. The garbage collector, which holds the lock too, would go through all that is new.
 """
 
 from __future__ import annotations

@@ -84,4 +84,9 @@ def test_a_user_is_killed_and_comes_back(tmp_path, scene, qt):
     assert "done" in second.stdout
     assert len(list((tmp_path / "pictures").glob("*.png"))) == (6 if scene == "2D" else 10)
     if scene == "3D" and "SAM2_PICTURES" in os.environ:  # those of docs/napari.md
-        shutil.copytree(tmp_path / "pictures", os.environ["SAM2_PICTURES"], dirs_exist_ok=True)
+        shutil.copytree(
+            tmp_path / "pictures",
+            os.environ["SAM2_PICTURES"],
+            ignore=shutil.ignore_patterns("*.npy"),
+            dirs_exist_ok=True,
+        )

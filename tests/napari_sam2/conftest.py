@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 import numpy as np
@@ -71,7 +72,8 @@ def segment(make_napari_viewer, qtbot, monkeypatch):
 
     yield begin
     for widget in widgets:
-        widget.close()
+        with contextlib.suppress(RuntimeError):  # it went with its window
+            widget.close()
 
 
 def settle(qtbot, widget) -> None:

@@ -95,7 +95,7 @@ class AnyInteraction(RuleBasedStateMachine):
     def move_shape(self, share, dx, wait):
         shapes = self.segmentation.prompts.shapes
         with self.act(wait):
-            if len(shapes.data):
+            if len(shapes.data) and self.viewer.dims.ndisplay == 2:  # napari moves none in 3D
                 index = self.pick(range(len(shapes.data)), share)
                 shapes._data_view.shift(index, [0, dx])
                 shapes.events.data(value=shapes.data, action="changed", data_indices=(index,), vertex_indices=((),))

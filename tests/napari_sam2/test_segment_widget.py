@@ -168,7 +168,7 @@ def test_propagation_shows_as_it_goes_and_can_be_stopped_and_resumed(qtbot, at_p
     assert not workspace.resumable
     assert all((workspace.session.read_labels(z) == 1).any() for z in range(8))
     assert {dict(p)["z"] for planes in seen if planes for p in planes} == set(range(8))
-    assert widget._work.run_panel.progress.remaining.text() == ""
+    assert widget._work.run_panel.progress.text() == ""
 
 
 def test_undo_and_redo_of_everything(qtbot, at_plane):

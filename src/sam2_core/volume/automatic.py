@@ -40,6 +40,7 @@ def automatic(
     min_area: int = 0,
     max_area: int | None = None,
     name: str | None = None,
+    next_id: Callable[[int], int] | None = None,
     find: Find | None = None,
     **settings: Any,
 ) -> Iterator[tuple[int, int]]:
@@ -71,6 +72,8 @@ def automatic(
         What has fewer or more pixels on a plane is left out there.
     name : str, optional
         Objects are called "NAME 12"; each then takes an act of its own.
+    next_id : callable, optional
+        Gives the id of a new object, which must be above the id that it is given; by default the next one.
     find : callable, optional
         What finds labels in an image, by default automatic masks by the session's model.
     **settings
@@ -105,7 +108,7 @@ def automatic(
         side = session.predictor.model.image_size if tile == "model" else tile
         boxes = [(0, 0, size[1], size[0])] if side is None else tile_boxes(size, side, overlap)
         linker = Linker(depth, min_iou=min_iou if link else math.inf)
-        writer = _Writer(session, name)
+        writer = _Writer(session, name, next_id or (lambda above: above + 1))
         waiting: deque[Plane] = deque()
         total = len(chosen) * len(boxes)
         for number, (plane, image) in enumerate(_images(session, chosen)):
@@ -138,9 +141,10 @@ def sized(labels: np.ndarray, low: int, high: int | None) -> np.ndarray:
 class _Writer:
     """Writes linked planes as objects of a session."""
 
-    def __init__(self, session: Session, name: str | None) -> None:
+    def __init__(self, session: Session, name: str | None, next_id: Callable[[int], int]) -> None:
         self._session = session
         self._name = name
+        self._next_id = next_id
         self._ids: dict[int, int] = {}  # by the linker's number
         self._last = 0  # the highest id in use, as far as is known
 
@@ -154,7 +158,7 @@ class _Writer:
             new = [n for n in numbers if n not in self._ids]
             self._last = max(self._last, int(old.max()), *session.state.objects)
             for n in new:
-                self._last += 1
+                self._last = self._next_id(self._last)
                 self._ids[n] = self._last
                 if self._name is not None:
                     session.add_object(self._last, name=f"{self._name} {self._last}")

@@ -276,8 +276,9 @@ class SessionStore:
         """Write the labels of a plane."""
         axis, index, fixed = self.where(plane)
         self.labels.write_plane(axis, index, labels, fixed)
-        if self.written is not None:
-            self.written(plane, labels)
+        written = self.written  # which may be taken away meanwhile
+        if written is not None:
+            written(plane, labels)
 
     def where(self, plane: Plane) -> tuple[str | None, int, dict[str, int]]:
         """A plane as `LabelVolume` names it: axis, index, and what is fixed."""

@@ -138,9 +138,11 @@ class Volume:
         Raises
         ------
         InputError
-            If the file turns out damaged.
+            If the file is gone, or turns out damaged.
         """
         region = region or {}
+        if self.path is not None and not self.path.exists():  # a zarr array would be read as if it were empty
+            raise InputError(f"{self.path} is gone: put it back where it was")
         key = tuple(region.get(a, slice(None)) for a in self.order.stored)
         try:
             values = np.asarray(self.source[key])

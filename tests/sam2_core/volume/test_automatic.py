@@ -72,6 +72,19 @@ def test_without_linking_each_plane_has_its_own(make):
     assert (labels[1, 4, 5], labels[2, 4, 5], labels[2, 20, 25]) == (1, 2, 3)
 
 
+def test_ids_of_new_objects_can_be_given(make):
+    session = make(STACK)
+    given = []
+
+    def next_id(above):
+        given.append(above)
+        return above + 10
+
+    found(session, range(6), next_id=next_id)
+    assert [item.id for item in session.objects] == [10, 20]
+    assert given == [0, 10]
+
+
 def test_what_is_found_can_be_undone_and_propagated(make):
     session = make(STACK)
     found(session, [3])
