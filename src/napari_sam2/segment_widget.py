@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import Notification, notification_manager, show_error, show_info
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
 
 from napari_sam2.actions import bind_keys, release_keys
@@ -167,8 +167,8 @@ class SegmentWidget(QWidget):
         """Also shut with the window, unless it stays after all."""
         if event.type() == QEvent.Type.ParentChange:
             self._watch_parents()
-        elif event.type() == QEvent.Type.Close and isinstance(watched, QMainWindow):
-            QTimer.singleShot(0, self, lambda: None if watched.isVisible() else self.shut())
+        elif event.type() == QEvent.Type.Close and isinstance(watched, QMainWindow) and not self._shut:
+            self._deliver(lambda: None if watched.isVisible() else self.shut())
         return super().eventFilter(watched, event)
 
     def _watch_parents(self) -> None:

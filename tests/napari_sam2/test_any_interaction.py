@@ -74,7 +74,9 @@ class AnyInteraction(RuleBasedStateMachine):
                 self.segmentation.toggle_label()
             self.segmentation.prompts.points.add(self.at(share, x, y))
 
-    @rule(share=SHARES, x=XS, y=YS, width=st.integers(0, 9), height=st.integers(0, 9), kind=st.integers(0, 3), wait=WAIT)
+    @rule(
+        share=SHARES, x=XS, y=YS, width=st.integers(0, 9), height=st.integers(0, 9), kind=st.integers(0, 3), wait=WAIT
+    )
     def draw(self, share, x, y, width, height, kind, wait):
         shape = ("rectangle", "path", "polygon", "ellipse")[kind]
         with self.act(wait):
@@ -256,10 +258,10 @@ class AnyInteraction(RuleBasedStateMachine):
         shown = layer._slice.image.raw
         if self.viewer.dims.ndisplay == 2:
             outside = layer.world_to_data(self.viewer.dims.point)[:-2]
-            where = tuple(int(round(v)) for v, a in zip(outside, self.axes) if a != "c")
+            where = tuple(round(v) for v, a in zip(outside, self.axes) if a != "c")
             np.testing.assert_array_equal(shown, stored[where])
         else:
-            where = tuple(int(round(v)) for v in layer.world_to_data(self.viewer.dims.point)[:-3])
+            where = tuple(round(v) for v in layer.world_to_data(self.viewer.dims.point)[:-3])
             np.testing.assert_array_equal(shown, self.as_layer(stored)[where])
 
     def prompts_are_shown(self):
