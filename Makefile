@@ -21,7 +21,7 @@ demo-napari: $(VENV)/.napari  ## Open napari with a sample and the plugin beside
 	$(PY) -m napari_sam2.demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run every test, those beside the reference implementation and end to end included
-	.ci/with-display $(PY) -m pytest $(ARGS)
+	.ci/with-display $(if $(ARGS),$(PY) -m pytest $(ARGS),.ci/test $(PY))
 
 check: $(VENV)/.dev  ## Check style (ruff) and types (mypy)
 	$(VENV)/bin/ruff check .

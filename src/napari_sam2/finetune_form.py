@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
@@ -17,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt import QCollapsible
+from superqt.utils import create_worker
 
 from napari_sam2 import model_list
 from napari_sam2.finetune_job import FinetuneRequest

@@ -9,7 +9,6 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING
 
-from napari.qt.threading import create_worker
 from napari.utils import progress
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer, Signal
@@ -24,6 +23,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import create_worker
 
 from napari_sam2.curves import Curve, CurvePlot
 from napari_sam2.finetune_form import FinetuneForm

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from napari_sam2.engine import Engine, Urgency
+from napari_sam2.engine import Engine, Stop, Urgency
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_run_lets_acts_in_between(engine):
             yield k
 
     over = threading.Event()
-    engine.run(items, seen.append, lambda whole: over.set(), print)
+    engine.run(items, seen.append, lambda whole: over.set(), print, Stop())
     assert over.wait(10)
     assert seen == [0, 1, "act", 2]
 
@@ -85,7 +85,8 @@ def test_a_run_that_is_stopped_closes_its_iterator(engine):
             closed.append(True)
 
     over = threading.Event()
-    stop = engine.run(items, seen.append, lambda whole: (ends.append(whole), over.set()), print)
+    stop = Stop()
+    engine.run(items, seen.append, lambda whole: (ends.append(whole), over.set()), print, stop)
     time.sleep(0.05)
     stop.stop()
     assert over.wait(10)
@@ -100,7 +101,7 @@ def test_a_run_that_fails_says_so(engine):
         raise RuntimeError("no memory")
 
     errors, over = [], threading.Event()
-    engine.run(items, lambda item: None, print, lambda error: (errors.append(str(error)), over.set()))
+    engine.run(items, lambda item: None, print, lambda error: (errors.append(str(error)), over.set()), Stop())
     assert over.wait(10)
     assert errors == ["no memory"]
 
