@@ -16,6 +16,7 @@ from psygnal import Signal
 
 from napari_sam2.layer_transform import transform_of
 from napari_sam2.prompt_rows import Kind, Row, rows_of
+from sam2_core.errors import InputError
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -176,12 +177,16 @@ class PromptLayers:
         if self._quiet or event.action not in ("added", "removed", "changed"):
             return
         layer = event.source
-        if event.action != "added":
-            self._workspace.edit(self._drawn, [*self._rows(self.points), *self._rows(self.shapes)])
-            return
-        count = len(layer.data)
-        for index in sorted(int(i) % count for i in event.data_indices):
-            self._new(layer, index)
+        try:
+            if event.action != "added":
+                self._workspace.edit(self._drawn, [*self._rows(self.points), *self._rows(self.shapes)])
+                return
+            count = len(layer.data)
+            for index in sorted(int(i) % count for i in event.data_indices):
+                self._new(layer, index)
+        except InputError as error:
+            self._workspace.failed.emit(str(error))
+            self._workspace.objects_changed.emit()
 
     def _new(self, layer: Points | Shapes, index: int) -> None:
         position = np.atleast_2d(layer.data[index])

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sam2_core.volume.prompts import Prompt, Scribble
+from sam2_core.volume.prompts import Prompt, Scribble, make_prompt
+from sam2_core.volume.rle import Rle
 from sam2_core.volume.session_state import PlacedPrompt, Plane, State
 
 Kind = Literal["point", "box", "scribble", "lasso"]
@@ -60,8 +61,8 @@ def rows_of(state: State) -> Iterator[Row]:
 
 
 def prompt_of(row: Row, frame: Any) -> Prompt:
-    """The prompt that a new row is, on a frame as the session's grid names it."""
-    return Prompt(frame=frame, **_fields([row]))
+    """The prompt that a new row is, on a frame as the session's grid names it; InputError if none, as of a flat box."""
+    return make_prompt(row.object_id, frame, **_fields([row]))
 
 
 def changes(state: State, rows: Iterable[Row], frame_of: Any) -> list[Change]:
@@ -75,6 +76,11 @@ def changes(state: State, rows: Iterable[Row], frame_of: Any) -> list[Change]:
         All there are; new ones (serial 0) are left out of account.
     frame_of : callable
         A plane as prompts name it.
+
+    Raises
+    ------
+    InputError
+        If what was moved is no prompt any more, as a box at the border of the image that has become flat.
     """
     shown: dict[int, list[Row]] = {}
     for row in rows:
@@ -96,9 +102,10 @@ def _after(object_id: int, placed: PlacedPrompt, shown: dict[int, list[Row]], fr
     if _alike(now, list(_rows(object_id, placed))):
         return placed.prompt
     fields = _fields(now)
-    if placed.prompt.mask is not None:
-        fields["mask"] = placed.prompt.mask
-    return Prompt(frame=frame, **fields) if fields else None
+    mask = placed.prompt.mask
+    if isinstance(mask, Rle):
+        fields["mask"] = mask.decode()
+    return make_prompt(object_id, frame, **fields) if fields else None
 
 
 def _alike(one: list[Row], other: list[Row]) -> bool:

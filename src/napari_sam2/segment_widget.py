@@ -106,6 +106,7 @@ class SegmentWidget(QWidget):
                 self._begin(choice, workspace)
             else:
                 workspace.close(0)
+                self._threads.let_go()
                 self._fail("The image was removed while it was opened: add it again, and start again.")
 
         def failed(error: Exception) -> None:
@@ -128,6 +129,7 @@ class SegmentWidget(QWidget):
                 self._work.deleteLater()
                 self._work = None
             segmentation.close()
+            self._threads.let_go()
             self.start_panel.setVisible(True)
             self.start_panel.refresh()
             self.status.setText("")
@@ -167,8 +169,10 @@ class SegmentWidget(QWidget):
         """Also shut with the window, unless it stays after all."""
         if event.type() == QEvent.Type.ParentChange:
             self._watch_parents()
-        elif event.type() == QEvent.Type.Close and isinstance(watched, QMainWindow) and not self._shut:
-            self._deliver(lambda: None if watched.isVisible() else self.shut())
+        elif isinstance(watched, QMainWindow) and not self._shut:
+            asked = event.type() == QEvent.Type.Close
+            if asked or (event.type() == QEvent.Type.Hide and not event.spontaneous()):  # not minimised
+                self._deliver(lambda: None if watched.isVisible() else self.shut())
         return super().eventFilter(watched, event)
 
     def _watch_parents(self) -> None:
@@ -265,6 +269,11 @@ class _Threads:
     def ending(self) -> list[Engine]:
         """The engines that have not come to their end."""
         return [engine for engine, _ in self._open if engine.alive]
+
+    def let_go(self) -> None:
+        """Keep no session, and no model, in memory once the engines have closed them, as they were told to."""
+        for _, sessions in self._open:
+            sessions.clear()
 
     def end(self) -> None:
         """End the threads, then close what is open still."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
+import threading
+import time
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 
 from tests.sam2_core.volume.conftest import FakePredictor as VolumePredictor
 
@@ -76,6 +80,23 @@ def segment(make_napari_viewer, qtbot, monkeypatch):
             widget.close()
 
 
+@pytest.fixture
+def no_thread_is_left():
+    """Sees to it that the widgets have ended their threads."""
+    yield
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and engines():
+        time.sleep(0.01)
+    assert not engines()
+
+
+@pytest.fixture
+def said():
+    """What napari was given to notify of since the test began."""
+    start = len(notification_manager.records)
+    return lambda: [record.message for record in notification_manager.records[start:]]
+
+
 def settle(qtbot, widget) -> None:
     """Wait until nothing is left to do."""
     done = []
@@ -85,3 +106,20 @@ def settle(qtbot, widget) -> None:
 
     workspace.engine.submit(lambda: None, lambda _: done.append(True), urgency=Urgency.AHEAD)
     qtbot.waitUntil(lambda: bool(done), timeout=30000)
+
+
+def go_on(qtbot, widget):
+    assert widget.start_panel.go_on.isVisibleTo(widget.start_panel)
+    widget.start_panel.go_on.click()
+    qtbot.waitUntil(lambda: widget.segmentation is not None, timeout=30000)
+    settle(qtbot, widget)
+
+
+def engines():
+    return [thread for thread in threading.enumerate() if thread.name == "sam2-engine"]
+
+
+def told(widget, said, pattern):
+    """Whether the status line says it, and a notification did, in words and not as an exception."""
+    assert not [text for text in said() if re.match(r"\w*(Error|Exception)\b", text)]
+    return re.search(pattern, widget.status.text()) and [text for text in said() if re.search(pattern, text)]

@@ -266,10 +266,8 @@ class AnyInteraction(RuleBasedStateMachine):
 
     def prompts_are_shown(self):
         prompts = self.segmentation.prompts
-        rows = [*prompts._rows(prompts.points), *prompts._rows(prompts.shapes)]
-        expected = list(rows_of(self.segmentation.workspace.state))
-        kinds = ("point",)
-        expected.sort(key=lambda row: row.kind not in kinds)
+        rows = sorted([*prompts._rows(prompts.points), *prompts._rows(prompts.shapes)], key=lambda row: row.serial)
+        expected = sorted(rows_of(self.segmentation.workspace.state), key=lambda row: row.serial)
         assert len(rows) == len(expected)
         for row, other in zip(rows, expected):
             assert (row.object_id, row.plane, row.kind, row.label, row.serial) == (
