@@ -107,7 +107,7 @@ def layer_image(layer: Image, axes: str | None = None) -> LayerImage:
         If the axes do not fit the layer, or it cannot be read as an image.
     """
     data = layer.data[0] if layer.multiscale else layer.data
-    shape = tuple(int(n) for n in (data.shape[:-1] if layer.rgb else data.shape))
+    shape = shape_of(layer)
     known: Mapping[str, Any] = layer.metadata.get("sam2", {}) if layer.metadata else {}
     axes = axes or known.get("axes") or named_axes(layer.axis_labels) or guess_axes(shape, layer.rgb)
     axes = parse_axes(axes, len(shape))
@@ -132,6 +132,12 @@ def layer_image(layer: Image, axes: str | None = None) -> LayerImage:
         None if layer.rgb else window_of(layer.contrast_limits),
         channel,
     )
+
+
+def shape_of(layer: Image) -> tuple[int, ...]:
+    """The length of each dimension of an image layer, at its finest resolution."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    return tuple(int(n) for n in (data.shape[:-1] if layer.rgb else data.shape))
 
 
 def _file_of(known: Mapping[str, Any], axes: str, shape: Sequence[int]) -> Volume | None:

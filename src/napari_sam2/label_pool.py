@@ -113,7 +113,7 @@ def add_session(
     with session.lock:
         objects = session.objects
         painted = _painted(session)
-        whole = _planes(session.grid, complete)
+        whole = [session.plane(frame) for frame in complete]
     touched = {p.plane for thing in objects for p in thing.prompts} | painted
     settings = session.settings
     remembered = _remembered(session)
@@ -168,13 +168,6 @@ def coverage(
         state = PlaneState.complete if len(found[str(where)]) == lines else PlaneState.partial
         states.states[where] = np.maximum(states.states[where], state)
     return states
-
-
-def _planes(grid: Grid, frames: Iterable[int | Mapping[str, int]]) -> list[Plane]:
-    try:
-        return [grid.plane(frame) for frame in frames]
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def _painted(session: Session) -> set[Plane]:

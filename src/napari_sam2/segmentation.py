@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Labels
 from psygnal import Signal
 
-from napari_sam2.image_source import LayerImage, Placement
+from napari_sam2.image_source import LayerImage, Placement, shape_of
 from napari_sam2.label_layer import LabelLayer
 from napari_sam2.prompt_layers import PromptLayers
 from napari_sam2.workspace import Workspace
@@ -63,9 +63,7 @@ class Segmentation:
         session = workspace.session
         across = session.volume.plane_axes(session.grid.axis)
         self.placement = Placement(source.axes, session.grid, (across[0], across[1]))
-        data = image.data[0] if image.multiscale else image.data
-        shape = tuple(int(n) for n in (data.shape[:-1] if image.rgb else data.shape))
-        self.labels = LabelLayer(viewer, workspace, image, self.placement, shape)
+        self.labels = LabelLayer(viewer, workspace, image, self.placement, shape_of(image))
         self.prompts = PromptLayers(viewer, workspace, image, self.placement)
         self.tool: Tool = "move"
         self.until_lost = False
@@ -197,7 +195,7 @@ class Segmentation:
         self.workspace.add_mask(self.active, plane, mask if rows < columns else mask.T)
 
     def propagate(self, direction: Direction = "both") -> None:
-        """Track the active object, or all, through the volume."""
+        """Track all objects that are not locked through the volume."""
         self.workspace.propagate(ranges=self.ranges, direction=direction, until_lost=self.until_lost)
 
     def propagate_forward(self) -> None:

@@ -100,10 +100,11 @@ class StartPanel(QWidget):
         self._viewer.layers.events.renamed.disconnect(self._rename)
 
     def refresh(self, event: Any = None) -> None:
-        """List the image layers that there are."""
+        """List the image layers that there are; what comes or goes beside them needs no second look at an image."""
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         chosen = self.layers.currentData()
-        if self._listed() != images[::-1]:
+        others = self._listed() != images[::-1]
+        if others:
             self.layers.blockSignals(True)
             self.layers.clear()
             for layer in reversed(images):  # the topmost first
@@ -111,7 +112,8 @@ class StartPanel(QWidget):
             if chosen in images:
                 self.layers.setCurrentIndex(self._listed().index(chosen))
             self.layers.blockSignals(False)
-        self._look(None)
+        if others or event is None:
+            self._look(None)
 
     def _listed(self) -> list[Image]:
         return [self.layers.itemData(k) for k in range(self.layers.count())]

@@ -124,9 +124,10 @@ class Workspace:
 
         def work() -> tuple[Plane, float, float]:
             values = []
-            for plane, on_it in itertools.groupby(places, key=lambda place: place[0]):
-                axis, index, fixed = self.session.where(plane)
-                pixels = self.session.source(fixed, axis).raw(index)
+            grouped = [(plane, list(on_it)) for plane, on_it in itertools.groupby(places, key=lambda place: place[0])]
+            lines = self.session.places(plane for plane, _ in grouped)
+            for (source, index), (_, on_it) in zip(lines, grouped):
+                pixels = source.raw(index)
                 values += [float(pixels[round(y), round(x), 0]) for _, x, y in on_it]
             return places[int(np.argmax(values))]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from sam2_core.errors import InputError
 from sam2_core.volume.linking import Linker
-from sam2_core.volume.session_state import Grid, Plane
+from sam2_core.volume.session_state import Plane
 
 if TYPE_CHECKING:
     from sam2_core.predict.automatic_tiles import Box
@@ -92,7 +92,7 @@ def automatic(
     """
     from sam2_core.predict.automatic_tiles import tile_boxes
 
-    chosen = _in_order(session.grid, planes)
+    chosen = _in_order(session, planes)
     depth = _depth(chosen) if link else 1
     height, width = session.grid.size
     x0, y0, x1, y1 = (0, 0, width, height) if region is None else (int(v) for v in region)
@@ -111,7 +111,8 @@ def automatic(
         writer = _Writer(session, name, next_id or (lambda above: above + 1))
         waiting: deque[Plane] = deque()
         total = len(chosen) * len(boxes)
-        for number, (plane, image) in enumerate(_images(session, chosen)):
+        for number, (plane, (source, index)) in enumerate(zip(chosen, session.places(chosen))):
+            image = source.frame(index)
             ids = np.zeros(session.grid.size, np.uint32)
             before = number * len(boxes)
             found = yield from _search(image[window], boxes, finder, before, total)
@@ -189,20 +190,8 @@ def _search(
     return tiles[0] if len(boxes) == 1 else stitch(image.shape[:2], boxes, tiles)
 
 
-def _images(session: Session, planes: list[Plane]) -> Iterator[tuple[Plane, np.ndarray]]:
-    source, line = None, None
-    for plane in planes:
-        axis, index, fixed = session.where(plane)
-        if source is None or fixed != line:
-            source, line = session.source(fixed, axis), fixed
-        yield plane, source.frame(index)
-
-
-def _in_order(grid: Grid, frames: Iterable[int | Mapping[str, int]]) -> list[Plane]:
-    try:
-        planes = {grid.plane(frame) for frame in frames}
-    except ValueError as error:
-        raise InputError(str(error)) from None
+def _in_order(session: Session, frames: Iterable[int | Mapping[str, int]]) -> list[Plane]:
+    planes = {session.plane(frame) for frame in frames}
     if not planes:
         raise InputError("there is no plane to search: give at least one")
     return sorted(planes, key=lambda plane: [i for _, i in plane])

@@ -38,7 +38,7 @@ class SessionEdits(SessionPrompts):
             If there is no such frame, or the labels are no ids or of another size.
         """
         with self.acting():
-            plane = self._plane(frame)
+            plane = self.plane(frame)
             old = self.read_plane(plane)
             locked = [i.id for i in self.state if i.locked]
             painted = self._ids(labels)
@@ -76,7 +76,7 @@ class SessionEdits(SessionPrompts):
         """
         with self.acting():
             item = self._unlocked(object_id)
-            plane = self._plane(frame)
+            plane = self.plane(frame)
             region = np.asarray(region, bool)
             if region.shape != self.grid.size:
                 raise InputError(f"a region of shape {region.shape} does not fit a frame of {self.grid.size}")

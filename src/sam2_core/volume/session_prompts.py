@@ -175,7 +175,7 @@ class SessionPrompts(SessionObjects):
         """
         with self.acting():
             item = self._unlocked(object_id)
-            plane = self._plane(frame)
+            plane = self.plane(frame)
             whole = [self._whole(object_id, plane, prompt) for prompt in prompts]
             for number, prompt in enumerate(whole):
                 self._checked(object_id, number, prompt)
@@ -217,7 +217,7 @@ class SessionPrompts(SessionObjects):
             If the object has no prompt on the frame.
         """
         with self.lock:
-            plane = self._plane(frame)
+            plane = self.plane(frame)
             prompts = self.state[object_id].on(plane)
             if not prompts:
                 raise InputError(f"object {object_id} has no prompt on frame {self.grid.name(plane)}")

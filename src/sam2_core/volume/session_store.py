@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -188,7 +188,7 @@ class SessionStore:
 
     def read_labels(self, frame: int | Mapping[str, int]) -> np.ndarray:
         """The labels of a frame, (height, width) uint32."""
-        return self.read_plane(self._plane(frame))
+        return self.read_plane(self.plane(frame))
 
     def embed(self, frame: int | Mapping[str, int]) -> bool:
         """Embed a frame, so that a prompt on it is answered at once; meant for a thread of its own.
@@ -204,13 +204,20 @@ class SessionStore:
             If there is no such frame, it cannot be read, or the session is closed or has no cache of embeddings.
         """
         self._check_open()
-        return self.embeddings.embed(self._plane(frame))
+        return self.embeddings.embed(self.plane(frame))
 
     def embedded(self, frame: int | Mapping[str, int]) -> bool:
         """Whether a frame is known to be embedded; loads and reads nothing, so it is not before the first `embed`."""
-        return self.embeddings.has(self._plane(frame))
+        return self.embeddings.has(self.plane(frame))
 
-    # What follows serves `Run` and is no part of the public interface.
+    # What follows serves `Run` and the like and is no part of the public interface.
+
+    def plane(self, frame: int | Mapping[str, int]) -> Plane:
+        """The plane that a frame names; InputError if there is none."""
+        try:
+            return self.grid.plane(frame)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
@@ -268,6 +275,15 @@ class SessionStore:
         source.windows = self._windows  # each channel has its own, estimated once for the session
         return source
 
+    def places(self, planes: Iterable[Plane]) -> Iterator[tuple[PlaneSource, int]]:
+        """For each plane the line it is on and its number there; neighbours on a line share what a chunk holds."""
+        source, line = None, None
+        for plane in planes:
+            axis, index, fixed = self.where(plane)
+            if source is None or fixed != line:
+                source, line = self.source(fixed, axis), fixed
+            yield source, index
+
     def read_plane(self, plane: Plane) -> np.ndarray:
         """The labels of a plane."""
         return self.labels.read_plane(*self.where(plane))
@@ -307,12 +323,6 @@ class SessionStore:
     def _check_open(self) -> None:
         if self.closed:
             raise InputError(f"the session in {self.directory} is closed: open it again")
-
-    def _plane(self, frame: int | Mapping[str, int]) -> Plane:
-        try:
-            return self.grid.plane(frame)
-        except ValueError as error:
-            raise InputError(str(error)) from None
 
     def _step(self, kind: str, stack: list[Entry]) -> list[Plane] | None:
         with self.acting():
