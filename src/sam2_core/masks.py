@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+Region = tuple[slice, slice]
+"""Rows and columns of a part of a plane."""
+
 _EIGHT_CONNECTED = np.zeros((3, 3, 3), bool)  # within a plane of a stack, not across planes
 _EIGHT_CONNECTED[1] = True
 
@@ -99,6 +102,16 @@ def mask_to_box(masks: np.ndarray) -> np.ndarray:
         edges.append((present.argmax(-1), present.shape[-1] - 1 - present[..., ::-1].argmax(-1)))
     (x0, x1), (y0, y1) = edges
     return np.stack([x0, y0, x1, y1], axis=-1) * np.any(masks, axis=(-2, -1))[..., None]
+
+
+def mask_to_region(mask: np.ndarray) -> Region | None:
+    """Rows and columns of the smallest region that holds all of a mask, (height, width) bool; None if it is empty."""
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return None
+    within = slice(int(rows[0]), int(rows[-1]) + 1)
+    columns = np.flatnonzero(mask[within].any(0))
+    return within, slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def fill_holes(logits: Any, max_area: int, threshold: float = 0.0, value: float = 0.1) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sam2_core.masks import mask_to_region
+
 
 def iou(pred: np.ndarray, true: np.ndarray) -> float:
     """Intersection over union (Jaccard index, region similarity J) of two masks; 1.0 if both are empty.
@@ -202,11 +204,8 @@ def _pair(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _crop(*edges: np.ndarray) -> list[np.ndarray]:
     """The part of masks of one shape that holds all they have: distances between their pixels stay."""
-    found = np.logical_or.reduce(edges)
-    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
-    if not len(rows):
-        return list(edges)
-    return [edge[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for edge in edges]
+    box = mask_to_region(np.logical_or.reduce(edges))
+    return [edge if box is None else edge[box] for edge in edges]
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from itertools import product
 
 import numpy as np
 
+from sam2_core.masks import mask_to_region
+
 
 class BoundaryMeter:
     """Adds up the perimeters (2D) or surfaces (3D) of regions, plane by plane; what lies outside is background.
@@ -89,7 +91,6 @@ def directions(spacing: Sequence[float]) -> tuple[list[tuple[int, ...]], list[fl
 
 def _cropped(before: np.ndarray, plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The part of both planes that holds labels, with a border of background."""
-    present = (before | plane) != 0
-    rows, columns = np.flatnonzero(present.any(1)), np.flatnonzero(present.any(0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = mask_to_region((before | plane) != 0)
+    assert box is not None
     return np.pad(before[box], 1), np.pad(plane[box], 1)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sam2_core.masks import Region
 from sam2_core.volume import journal as journals
-from sam2_core.volume.session_deltas import Delta, apply_delta
+from sam2_core.volume.session_deltas import Delta, apply_delta, delta_region
 from sam2_core.volume.session_state import Plane, State, place, reduce
 
 LONG = ("run", "delete-object", "merge-objects")
@@ -136,7 +137,7 @@ def entry_changes(path: Path, entry: Entry, back: bool = False) -> Iterator[Chan
         yield from reversed(changes) if back else changes
 
 
-Write = Callable[[Plane, np.ndarray], None]
+Write = Callable[[Plane, np.ndarray, Region], None]
 Read = Callable[[Plane], np.ndarray]
 
 
@@ -151,9 +152,9 @@ def apply_effect(history: History, path: Path, effect: Effect | None, read: Read
     touched: dict[Plane, None] = {}
     for change in _changes(history, path, effect):
         if change.delta:
-            labels = read(change.plane)
+            labels = read(change.plane).copy()
             apply_delta(labels, change.delta, effect is not None and effect.back)
-            write(change.plane, labels)
+            write(change.plane, labels, delta_region(change.delta))
             touched[change.plane] = None
             if len(touched) > 100:
                 del touched[next(iter(touched))]

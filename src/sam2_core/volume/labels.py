@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sam2_core.errors import InputError
+from sam2_core.masks import Region, mask_to_region
 from sam2_core.volume.files import disk_errors, replacing
 from sam2_core.volume.label_arrays import add_halved, create_array, plane_chunks
 from sam2_core.volume.ngff import ZarrFormat, image_format, label_attributes, register_label
@@ -194,9 +195,18 @@ class LabelVolume:
         return self._read(self._region(axis, index, fixed))
 
     def write_plane(
-        self, axis: str | None, index: int, ids: np.ndarray, fixed: Mapping[str, int] | None = None
-    ) -> tuple[slice, slice] | None:
+        self, axis: str | None, index: int, ids: np.ndarray, fixed: Mapping[str, int] | None = None,
+        *, within: Region | None = None,
+    ) -> Region | None:  # fmt: skip
         """Replace the ids of one plane; only chunks that change are written.
+
+        Parameters
+        ----------
+        axis, index, fixed
+            The plane, as in `Volume.plane`.
+        ids : ndarray, (h, w) integers
+        within : (slice, slice), optional
+            Rows and columns that alone are replaced.
 
         Returns
         -------
@@ -208,8 +218,13 @@ class LabelVolume:
         InputError
             If the plane does not exist, `ids` has another shape, or the disk cannot be written.
         """
-        region = self._region(axis, index, fixed)
-        return self._write(region, self._read(region), np.asarray(ids))
+        region, ids = self._region(axis, index, fixed), np.asarray(ids)
+        _check_shape(ids, tuple(n for n, r in zip(self.shape, region) if isinstance(r, slice)))
+        if within is None:
+            return self._write(region, self._read(region), ids)
+        part = _inside(region, within)
+        box = self._write(part, self._read(part), ids[within])
+        return box and (_shifted(box[0], within[0].start), _shifted(box[1], within[1].start))
 
     def paint_plane(
         self,
@@ -219,7 +234,7 @@ class LabelVolume:
         fixed: Mapping[str, int] | None = None,
         *,
         locked: Collection[int] = (),
-    ) -> tuple[slice, slice] | None:
+    ) -> Region | None:
         """Set what some objects cover in one plane, leaving the others as they are.
 
         Each object's old pixels in the plane are cleared, then its mask is painted. Where masks overlap the later
@@ -351,21 +366,27 @@ class LabelVolume:
     def _read(self, region: tuple[Any, ...]) -> np.ndarray:
         return np.asarray(self._array[region]).astype(np.uint32, copy=False)
 
-    def _write(self, region: tuple[Any, ...], old: np.ndarray, new: np.ndarray) -> tuple[slice, slice] | None:
+    def _write(self, region: tuple[Any, ...], old: np.ndarray, new: np.ndarray) -> Region | None:
         self._begin_writing()
         _check_shape(new, old.shape)
         if new.size and not 0 <= int(new.min()) <= int(new.max()) <= np.iinfo(self._array.dtype).max:
             raise InputError(f"{self.path} stores {self._array.dtype}: ids must fit it, from 0")
-        changed = old != new
-        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-        if not rows.size:
+        box = mask_to_region(old != new)
+        if box is None:
             return None
-        box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        inside = iter(box)
-        target = tuple(next(inside) if isinstance(r, slice) else r for r in region)
         with disk_errors(self.path):
-            self._array[target] = new[box].astype(self._array.dtype, copy=False)
+            self._array[_inside(region, box)] = new[box].astype(self._array.dtype, copy=False)
         return box
+
+
+def _inside(region: tuple[Any, ...], box: Region) -> tuple[Any, ...]:
+    """Rows and columns of the plane that a region is."""
+    parts = iter(zip(box, (r.start or 0 for r in region if isinstance(r, slice))))
+    return tuple(_shifted(*next(parts)) if isinstance(r, slice) else r for r in region)
+
+
+def _shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def is_label_volume(path: Path) -> bool:

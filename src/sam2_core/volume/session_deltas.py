@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sam2_core.masks import Region, mask_to_region
 from sam2_core.volume.rle import decode_counts, encode_counts
 
 Delta = list[list[Any]]
@@ -16,9 +17,12 @@ def encode_delta(old: np.ndarray, new: np.ndarray) -> Delta:
     """The difference of two (height, width) planes of labels."""
     from scipy.ndimage import find_objects
 
-    changed = old != new
-    if not changed.any():
+    box = mask_to_region(old != new)
+    if box is None:
         return []
+    top, left = box[0].start, box[1].start
+    old, new = old[box], new[box]
+    changed = old != new
     pairs = (old[changed].astype(np.uint64) << np.uint64(32)) | new[changed].astype(np.uint64)
     kinds, inverse = np.unique(pairs, return_inverse=True)
     codes = np.zeros(old.shape, np.int32)
@@ -26,9 +30,17 @@ def encode_delta(old: np.ndarray, new: np.ndarray) -> Delta:
     delta: Delta = []
     for code, (kind, place) in enumerate(zip(kinds.tolist(), find_objects(codes)), start=1):
         rows, columns = place
-        box = [rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start]
-        delta.append([kind >> 32, kind & 0xFFFFFFFF, *box, encode_counts(codes[place] == code)])
+        place_in_plane = [top + rows.start, left + columns.start]
+        size = [rows.stop - rows.start, columns.stop - columns.start]
+        delta.append([kind >> 32, kind & 0xFFFFFFFF, *place_in_plane, *size, encode_counts(codes[place] == code)])
     return delta
+
+
+def delta_region(delta: Delta) -> Region:
+    """Rows and columns of the smallest region that holds all changes, of which there is one at least."""
+    boxes = np.array([change[2:6] for change in delta])
+    (top, left), (bottom, right) = boxes[:, :2].min(0).tolist(), (boxes[:, :2] + boxes[:, 2:]).max(0).tolist()
+    return slice(top, bottom), slice(left, right)
 
 
 def apply_delta(plane: np.ndarray, delta: Delta, back: bool = False) -> None:

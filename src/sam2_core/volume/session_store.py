@@ -15,15 +15,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from sam2_core.errors import InputError
+from sam2_core.masks import Region
 from sam2_core.predict.embedding_cache import EmbeddingCache
 from sam2_core.quiet_import import import_torch
 from sam2_core.volume.files import disk_errors
 from sam2_core.volume.history import Effect, Entry, apply_effect, plane_record, restore
 from sam2_core.volume.journal import Journal
+from sam2_core.volume.label_planes import LabelPlanes
 from sam2_core.volume.labels import LabelVolume
 from sam2_core.volume.planes import PlaneSource
 from sam2_core.volume.session_click import FrameAnswers
-from sam2_core.volume.session_deltas import encode_delta
+from sam2_core.volume.session_deltas import delta_region, encode_delta
 from sam2_core.volume.session_embed import PlaneEmbeddings
 from sam2_core.volume.session_settings import Settings, grid_of
 from sam2_core.volume.session_state import Plane, State
@@ -75,6 +77,7 @@ class SessionStore:
             raise InputError(f"{directory} is in use: close the session that has it open") from None
         try:
             self.labels = LabelVolume.open(settings.labels, mode="r+")
+            self._planes = LabelPlanes(self.labels, self.grid.axis)
             self.journal = Journal(directory / JOURNAL)
             self.history = restore(self.journal.path, self.read_plane, self.write_plane)
         except BaseException:
@@ -188,7 +191,7 @@ class SessionStore:
 
     def read_labels(self, frame: int | Mapping[str, int]) -> np.ndarray:
         """The labels of a frame, (height, width) uint32."""
-        return self.read_plane(self.plane(frame))
+        return self.read_plane(self.plane(frame)).copy()
 
     def embed(self, frame: int | Mapping[str, int]) -> bool:
         """Embed a frame, so that a prompt on it is answered at once; meant for a thread of its own.
@@ -250,7 +253,8 @@ class SessionStore:
     def record_plane(self, record: dict[str, Any], plane: Plane, labels: np.ndarray) -> None:
         """Journal a record of a plane's change, and write the plane."""
         with self._keeping(self.record(record)):
-            self.write_plane(plane, labels)
+            if record["delta"]:
+                self.write_plane(plane, labels, delta_region(record["delta"]))
 
     def flushed(self) -> None:
         """Mark in the journal that all labels are written."""
@@ -285,22 +289,19 @@ class SessionStore:
             yield source, index
 
     def read_plane(self, plane: Plane) -> np.ndarray:
-        """The labels of a plane."""
-        return self.labels.read_plane(*self.where(plane))
+        """The labels of a plane, (height, width) uint32, read-only."""
+        return self._planes.read(plane)
 
-    def write_plane(self, plane: Plane, labels: np.ndarray) -> None:
-        """Write the labels of a plane."""
-        axis, index, fixed = self.where(plane)
-        self.labels.write_plane(axis, index, labels, fixed)
+    def write_plane(self, plane: Plane, labels: np.ndarray, region: Region | None = None) -> None:
+        """Write the labels of a plane; see `LabelPlanes.write`."""
+        self._planes.write(plane, labels, region)
         written = self.written  # which may be taken away meanwhile
         if written is not None:
             written(plane, labels)
 
     def where(self, plane: Plane) -> tuple[str | None, int, dict[str, int]]:
         """A plane as `LabelVolume` names it: axis, index, and what is fixed."""
-        fixed = dict(plane)
-        index = fixed.pop(self.grid.axis, 0) if self.grid.axis else 0
-        return self.grid.axis, index, fixed
+        return self._planes.where(plane)
 
     def _write_rest(self) -> None:
         if self._unwritten is not None:
@@ -353,17 +354,5 @@ def replay(journal: str | os.PathLike, labels: LabelVolume, axis: str | None = N
         If the journal is damaged.
     """
     axis = labels.volume.default_axis() if axis is None else axis
-
-    def split(plane: Plane) -> tuple[int, dict[str, int]]:
-        fixed = dict(plane)
-        return (fixed.pop(axis, 0) if axis else 0), fixed
-
-    def read(plane: Plane) -> np.ndarray:
-        index, fixed = split(plane)
-        return labels.read_plane(axis, index, fixed)
-
-    def write(plane: Plane, values: np.ndarray) -> None:
-        index, fixed = split(plane)
-        labels.write_plane(axis, index, values, fixed)
-
-    return restore(Path(journal), read, write, everything=True).state
+    planes = LabelPlanes(labels, axis)
+    return restore(Path(journal), planes.read, planes.write, everything=True).state

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sam2_core.masks import mask_to_region
 from sam2_core.predict.embedding_cache import SourceEmbeddings
 from sam2_core.predict.frames import FrameSource
 from sam2_core.volume.rle import Rle
@@ -216,15 +217,23 @@ def compose(old: np.ndarray, results: Mapping[int, np.ndarray], locked: Sequence
         Ids that keep their pixels.
     """
     new = old.copy()
-    new[np.isin(old, list(results))] = 0
-    best = np.zeros(old.shape, np.float32)
-    winner = np.zeros(old.shape, np.uint32)
+    touched = np.zeros(old.shape, bool)
     for object_id, logits in results.items():
-        ahead = logits > best
-        best[ahead] = logits[ahead]
+        touched |= old == object_id
+        touched |= logits > 0
+    box = mask_to_region(touched)
+    if box is None:
+        return new
+    before, after = old[box], new[box]  # the rest of a large plane stays as it is
+    after[np.isin(before, list(results))] = 0
+    best = np.zeros(before.shape, np.float32)
+    winner = np.zeros(before.shape, np.uint32)
+    for object_id, logits in results.items():
+        ahead = logits[box] > best
+        best[ahead] = logits[box][ahead]
         winner[ahead] = object_id
-    paint = (winner > 0) & ~np.isin(old, list(locked))
-    new[paint] = winner[paint]
+    paint = (winner > 0) & ~np.isin(before, list(locked))
+    after[paint] = winner[paint]
     return new
 
 

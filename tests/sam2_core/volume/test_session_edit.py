@@ -72,13 +72,13 @@ def kill(session, writes=0):
     left = iter(range(writes))
     write = session.write_plane
 
-    def dying(plane, labels):
+    def dying(plane, labels, region):
         if next(left, None) is None:
             session.closed = True
             session.journal.close()
             session._owner.release()
             raise Killed
-        write(plane, labels)
+        write(plane, labels, region)
 
     session.write_plane = dying
 
