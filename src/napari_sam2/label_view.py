@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_sam2.image_source import Placement
+from napari_sam2.lazy_key import as_slice, is_fancy, kept, spans, whole_key
 from sam2_core.errors import InputError
 from sam2_core.volume.session_state import Plane
 from sam2_core.volume.session_store import SessionStore
@@ -50,7 +51,7 @@ class LabelView:
         self._kept: OrderedDict[Plane, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         height, width = placement.grid.size
-        self._limit = max(1, KEPT_BYTES // (2 * height * width))
+        self._limit = max(1, KEPT_BYTES // (4 * height * width))
         shown = [a for a in placement.axes if a == "c" or a in placement.plane_axes]
         self._channel = shown.index("c") if "c" in shown else None
 
@@ -74,36 +75,36 @@ class LabelView:
         return np.asarray(self)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        key = self._whole(key)
-        if any(isinstance(k, np.ndarray | list) for k in key):  # single voxels
+        key = whole_key(key, self.ndim)
+        if is_fancy(key):
             places = np.broadcast_arrays(*key)
             values = [self[tuple(int(p) for p in place)] for place in zip(*(p.ravel() for p in places))]
             return np.array(values, self.dtype).reshape(places[0].shape)
-        spans = self._spans(key)
-        block = np.empty([len(s) for s in spans], self.dtype)
-        for plane, target, inside in self._planes(spans):
+        picked = spans(key, self.shape)
+        block = np.empty([len(s) for s in picked], self.dtype)
+        for plane, target, inside in self._planes(picked):
             with self._lock:
                 painted = self._painted.get(plane)
                 labels = self._read(plane) if painted is None else painted
                 block[target] = self._as_shown(labels[inside])
-        return block[tuple(slice(None) if isinstance(k, slice) else 0 for k in key)]
+        return block[kept(key)]
 
     def __setitem__(self, key: Any, values: Any) -> None:
-        key = self._whole(key)
-        if any(isinstance(k, np.ndarray | list) for k in key):
+        key = whole_key(key, self.ndim)
+        if is_fancy(key):
             places = [np.ravel(k) for k in np.broadcast_arrays(*key)]
             flat = np.broadcast_to(np.ravel(values), places[0].shape)
             for value, *place in zip(flat, *places):
                 self[tuple(int(p) for p in place)] = value
             return
-        spans = self._spans(key)
-        shape = [len(s) for s, k in zip(spans, key) if isinstance(k, slice)]
-        block = np.broadcast_to(np.asarray(values, self.dtype), shape).reshape([len(s) for s in spans])
-        for plane, source, inside in self._planes(spans):
+        picked = spans(key, self.shape)
+        shape = [len(s) for s, k in zip(picked, key) if isinstance(k, slice)]
+        block = np.broadcast_to(np.asarray(values, self.dtype), shape).reshape([len(s) for s in picked])
+        for plane, source, inside in self._planes(picked):
             with self._lock:
                 if plane not in self._painted:
                     self._before[plane] = self._read(plane)
-                    self._painted[plane] = self._before[plane].copy()
+                    self._painted[plane] = self._before[plane].astype(self.dtype)
                 self._painted[plane][inside] = self._as_stored(block[source])
 
     def fit(self, largest: int) -> bool:
@@ -113,20 +114,13 @@ class LabelView:
             return False
         with self._lock:
             self.dtype = dtype
-            self._limit = max(1, KEPT_BYTES // (dtype.itemsize * int(np.prod(self._placement.grid.size))))
             self._painted = {plane: labels.astype(dtype) for plane, labels in self._painted.items()}
-            self._kept.clear()
         return True
 
     def take(self, plane: Plane, labels: np.ndarray) -> None:
         """The session wrote a plane, (height, width): it need not be read again. For any thread."""
-        dtype = self.dtype
-        labels = labels.astype(dtype)
         with self._lock:
-            if dtype == self.dtype:
-                self._keep(plane, labels)
-            else:
-                self._kept.pop(plane, None)
+            self._keep(plane, labels)
 
     def painted(self) -> dict[Plane, np.ndarray]:
         """The planes that were painted on and wait for the session."""
@@ -145,26 +139,12 @@ class LabelView:
             if waiting is not None and np.array_equal(waiting, labels):
                 del self._painted[plane], self._before[plane]
 
-    def _whole(self, key: Any) -> tuple[Any, ...]:
-        key = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in [k for k in key if k is Ellipsis]:
-            at = next(i for i, k in enumerate(key) if k is Ellipsis)
-            key = (*key[:at], *(slice(None),) * (self.ndim - len(key) + 1), *key[at + 1 :])
-        return (*key, *(slice(None),) * (self.ndim - len(key)))
-
-    def _spans(self, key: tuple[Any, ...]) -> list[range]:
-        """What a key picks of each dimension; a number is a range of one."""
-        return [
-            range(n)[k] if isinstance(k, slice) else range(range(n)[k], range(n)[k] + 1)
-            for k, n in zip(key, self.shape)
-        ]
-
-    def _planes(self, spans: list[range]) -> Iterator[tuple[Plane, tuple[Any, ...], tuple[slice, slice]]]:
+    def _planes(self, picked: list[range]) -> Iterator[tuple[Plane, tuple[Any, ...], tuple[slice, slice]]]:
         """The planes of a region: plane, place in the region, rows and columns of the plane."""
         axes = self._placement.axes
-        rows, columns = (_slice(spans[axes.index(a)]) for a in self._placement.plane_axes)
+        rows, columns = (as_slice(picked[axes.index(a)]) for a in self._placement.plane_axes)
         outside = [a for a, _ in self._placement.grid.axes if a in axes]
-        for place in product(*(enumerate(spans[axes.index(a)]) for a in outside)):
+        for place in product(*(enumerate(picked[axes.index(a)]) for a in outside)):
             at = dict(zip(outside, place))
             plane = tuple((a, at[a][1] if a in at else 0) for a, _ in self._placement.grid.axes)
             yield plane, tuple(at[a][0] if a in at else slice(None) for a in axes), (rows, columns)
@@ -183,7 +163,7 @@ class LabelView:
 
     def _read(self, plane: Plane) -> np.ndarray:
         if plane not in self._kept:
-            self._keep(plane, self._session.read_plane(plane).astype(self.dtype))
+            self._keep(plane, self._session.read_plane(plane))
         self._kept.move_to_end(plane)
         return self._kept[plane]
 
@@ -192,7 +172,3 @@ class LabelView:
         self._kept.move_to_end(plane)
         while len(self._kept) > self._limit:
             self._kept.popitem(last=False)
-
-
-def _slice(span: range) -> slice:
-    return slice(span.start, span.stop if span.stop >= 0 else None, span.step)

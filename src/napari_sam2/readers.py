@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from napari_sam2.volume_view import VolumeView
 from sam2_core.errors import InputError
 from sam2_core.volume.labels import LabelVolume, is_label_volume
 from sam2_core.volume.open import IMAGE_SUFFIXES, TIFF_SUFFIXES, ZARR_MARKERS, holds_dicom, open_volume
@@ -76,12 +77,12 @@ def image_layers(volume: Volume) -> list[LayerTuple]:
     count = volume.size("c")
     spatial = volume.axes.replace("c", "")
     if volume.rgb:
-        return [_image(volume, [_moved(v, -1) for v in levels], spatial, {"rgb": True})]
+        return [_image(volume, [VolumeView(v, f"{spatial}c") for v in levels], spatial, {"rgb": True})]
     if "c" not in volume.axes:
-        return [_image(volume, [v.data for v in levels], spatial, _contrast(volume, 0))]
+        return [_image(volume, [VolumeView(v, spatial) for v in levels], spatial, _contrast(volume, 0))]
     if count > MAX_CHANNELS:
-        return [_image(volume, [_moved(v, 0) for v in levels], f"c{spatial}", _contrast(volume, 0))]
-    at = volume.axes.index("c")
+        views = [VolumeView(v, f"c{spatial}") for v in levels]
+        return [_image(volume, views, f"c{spatial}", _contrast(volume, 0))]
     layers = []
     for c, colour in zip(range(count), _COLOURS[count]):
         named = volume.channel_names[c] if c < len(volume.channel_names) else f"channel {c}"
@@ -91,8 +92,8 @@ def image_layers(volume: Volume) -> list[LayerTuple]:
             "colormap": colour,
             "blending": "additive" if c else "translucent_no_depth",
         }
-        data = [v.data[(slice(None),) * at + (c,)] for v in levels]
-        layers.append(_image(volume, data, spatial, options, channel=c))
+        views = [VolumeView(v, spatial, c) for v in levels]
+        layers.append(_image(volume, views, spatial, options, channel=c))
     return layers
 
 
@@ -181,13 +182,6 @@ def _contrast(volume: Volume, channel: int) -> dict[str, Any]:
     except InputError:  # constant or not finite: napari's own limits are as good as any
         return {}
     return {"contrast_limits": (window.low, window.high)}
-
-
-def _moved(volume: Volume, to: int) -> Any:
-    """The data with the channels first (0) or last (-1)."""
-    import dask.array as da
-
-    return da.moveaxis(volume.data, volume.axes.index("c"), to)
 
 
 def _stem(volume: Volume) -> str:

@@ -1,6 +1,5 @@
 """Layers of files: lazy, placed, named; and files that are none."""
 
-import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -15,6 +14,7 @@ from napari.layers import Layer
 from napari.utils.notifications import notification_manager
 
 from napari_sam2.readers import get_reader, read_layers
+from napari_sam2.volume_view import VolumeView
 
 RNG = np.random.default_rng(0)
 
@@ -53,9 +53,9 @@ def test_a_multiscale_image_has_a_layer_for_each_of_few_channels(tmp_path):
     assert len({layer.colormap.name for layer in layers}) == 3
     layer = layers[1]
     assert layer.multiscale
-    assert all(isinstance(level, da.Array) for level in layer.data)
-    assert np.array_equal(layer.data[0].compute(), data[:, 1])
-    assert np.array_equal(layer.data[1].compute(), data[:, 1, :, ::2, ::2])
+    assert all(isinstance(level, VolumeView) for level in layer.data)
+    assert np.array_equal(layer.data[0], data[:, 1])
+    assert np.array_equal(layer.data[1], data[:, 1, :, ::2, ::2])
     assert layer.scale.tolist() == [30.0, 2.0, 0.5, 0.5]
     assert layer.translate.tolist() == [0.0, 10.0, 0.0, 0.0]
     assert [str(u) for u in layer.units] == ["second", "micrometer", "micrometer", "micrometer"]
@@ -76,7 +76,7 @@ def test_many_channels_get_a_slider_that_labels_do_not_mind(tmp_path):
     image, cells = shown(path)
     assert image.axis_labels == tuple("ctyx")
     assert image.metadata["sam2"]["axes"] == "ctyx"
-    assert np.array_equal(image.data.compute(), data.swapaxes(0, 1))
+    assert np.array_equal(image.data, data.swapaxes(0, 1))
     assert (cells.name, cells.axis_labels, cells.scale.tolist()) == ("cells", tuple("tyx"), [30.0, 0.5, 0.5])
     assert cells.features["name"][0] == "mother"
     viewer = ViewerModel()
@@ -106,8 +106,8 @@ def test_tiff_comes_lazily_with_its_pixel_size(tmp_path, name, kind):
     tifffile.imwrite(tmp_path / name, data, **{kind: True}, metadata=sizes[kind], **resolution)
     first, second = shown(tmp_path / name)
     assert first.name.startswith("a ")
-    assert isinstance(first.data, da.Array)
-    assert np.array_equal(second.data.compute(), data[:, 1])
+    assert isinstance(first.data, VolumeView)
+    assert np.array_equal(second.data, data[:, 1])
     assert np.allclose(first.scale, [2.0, 0.3, 0.3])
     assert {str(u) for u in first.units} == {"micrometer"}
 
@@ -119,7 +119,7 @@ def test_colours_are_one_layer(tmp_path):
     assert layer.rgb
     assert layer.ndim == 3
     assert len(layer.metadata["sam2"]["axes"]) == 3
-    assert np.array_equal(layer.data.compute(), data)
+    assert np.array_equal(layer.data, data)
 
 
 def test_nifti_keeps_its_matrix(tmp_path):
@@ -133,7 +133,7 @@ def test_nifti_keeps_its_matrix(tmp_path):
     assert layer.scale.tolist() == [3.0, 0.5, 0.5]
     assert {str(u) for u in layer.units} == {"millimeter"}
     assert layer.metadata["sam2"]["affine"] == np.diag([0.5, 0.5, 3.0, 1.0]).tolist()
-    assert np.array_equal(layer.data.compute(), data.T)
+    assert np.array_equal(layer.data, data.T)
 
 
 @pytest.mark.parametrize("value", [7.0, np.nan])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -282,9 +283,8 @@ class LabelVolume:
     def stored_regions(self) -> Iterator[tuple[slice, ...]]:
         """The region of each chunk that is stored, that is, may hold more than background."""
         chunks = self._array.chunks
-        folder = self.path / self._array.path
         for index in np.ndindex(*(-(-n // c) for n, c in zip(self.shape, chunks))):
-            if self._array.shards or (folder / self._array.metadata.encode_chunk_key(index)).exists():
+            if self._is_stored(index):
                 yield tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunks, self.shape))
 
     def remove_object(self, object_id: int) -> int:
@@ -364,7 +364,22 @@ class LabelVolume:
         return tuple(where.get(a, slice(None)) for a in self.axes)
 
     def _read(self, region: tuple[Any, ...]) -> np.ndarray:
-        return np.asarray(self._array[region]).astype(np.uint32, copy=False)
+        """Much of a plane is background that no chunk was stored for: it need not be asked for."""
+        ends = [(r, r + 1) if isinstance(r, int) else (r.start or 0, r.stop or n) for r, n in zip(region, self.shape)]
+        chunks = self._array.chunks
+        grid = [range(a // c, -(-b // c)) for (a, b), c in zip(ends, chunks)]
+        stored = np.array([index for index in product(*grid) if self._is_stored(index)])
+        block = np.full([b - a for a, b in ends], self._array.fill_value or 0, np.uint32)
+        if len(stored):
+            low, high = np.maximum(stored.min(0) * chunks, [a for a, _ in ends]), (stored.max(0) + 1) * chunks
+            part = [slice(int(a), min(int(b), end)) for a, b, (_, end) in zip(low, high, ends)]
+            block[tuple(slice(p.start - a, p.stop - a) for p, (a, _) in zip(part, ends))] = self._array[tuple(part)]
+        return block[tuple(0 if isinstance(r, int) else slice(None) for r in region)]
+
+    def _is_stored(self, index: tuple[int, ...]) -> bool:
+        """Whether there may be a chunk of this index on the disk."""
+        key = self._array.metadata.encode_chunk_key(index)
+        return bool(self._array.shards) or (self.path / self._array.path / key).exists()
 
     def _write(self, region: tuple[Any, ...], old: np.ndarray, new: np.ndarray) -> Region | None:
         self._begin_writing()

@@ -12,13 +12,11 @@ import numpy as np
 from sam2_core.volume.volume import Channel, Volume, check_index
 from sam2_core.volume.window import Window, windows_for
 
-_SLABS = 3  # the one in use, the one a prefetching thread is in, and the one just left
-
 
 class PlaneSource:
     """The frames of one run through a volume: a `FrameSource` (see `sam2_core.predict.frames`).
 
-    Chunks that span several planes are decoded once and their planes kept, at most three such slabs and
+    Chunks that span several planes are decoded once and their planes kept, at most `cache_slabs` such slabs and
     `cache_bytes`, so that walking along the axis of propagation in either direction reads each chunk once (or,
     where a slab is larger than half the cache, once per part that fits). Safe to use from several threads.
 
@@ -35,6 +33,8 @@ class PlaneSource:
         Intensities of black and white for the whole volume; estimated by default, per channel.
     cache_bytes : int
         Bound on the raw planes kept, in bytes; one plane is always kept.
+    cache_slabs : int
+        Bound on the slabs kept. Three are the one in use, the one a prefetching thread is in, and the one just left.
 
     Raises
     ------
@@ -51,6 +51,7 @@ class PlaneSource:
         channel: Channel | None = None,
         window: tuple[float, float] | Window | Sequence[Window] | None = None,
         cache_bytes: int = 128 * 2**20,
+        cache_slabs: int = 3,
     ) -> None:
         self.volume = volume
         self.axis = volume.default_axis() if axis is None else axis
@@ -60,7 +61,7 @@ class PlaneSource:
         self.windows = windows_for(volume, self.channels, window)
         self._cache: OrderedDict[int, Future[np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
-        self._plan(cache_bytes)
+        self._plan(cache_bytes, cache_slabs)
 
     def __len__(self) -> int:
         return 1 if self.axis is None else self.volume.size(self.axis)
@@ -141,7 +142,7 @@ class PlaneSource:
         block.flags.writeable = False
         return block
 
-    def _plan(self, cache_bytes: int) -> None:
+    def _plan(self, cache_bytes: int, cache_slabs: int) -> None:
         """Choose how many planes are read at once: a whole chunk of them, or as equal a part as fits."""
         self._depth = 0  # data in memory are read directly
         if self.volume.in_memory:
@@ -151,7 +152,7 @@ class PlaneSource:
         self._chunk = 1 if self.axis is None else self.volume.chunks[self.volume.axes.index(self.axis)]
         parts = -(-self._chunk // max(1, cache_bytes // (2 * plane)))
         self._depth = -(-self._chunk // parts)
-        self._slabs = int(np.clip(cache_bytes // (plane * self._depth), 1, _SLABS))
+        self._slabs = int(np.clip(cache_bytes // (plane * self._depth), 1, cache_slabs))
 
 
 def raw_planes(volume: Volume, axis: str | None = None) -> Iterator[tuple[dict[str, int], np.ndarray]]:
