@@ -70,6 +70,7 @@ class PromptLayers:
         self._quiet = False
         self._drawn = workspace.state
         self._alternate = False
+        self._shapes_wanted = True
         self._image = image
         self._ray: list[tuple[Plane, float, float]] = []
         self.active = 0
@@ -91,12 +92,14 @@ class PromptLayers:
             layer.mouse_drag_callbacks.insert(0, self._note_press)
             layer.events.data.connect(self._edited)
         workspace.objects_changed.connect(self.refresh)
+        viewer.layers.selection.events.active.connect(self._spare_shapes)
         self.refresh()
         self._set_defaults()
 
     def close(self) -> None:
         """Leave the viewer."""
         self._workspace.objects_changed.disconnect(self.refresh)
+        self._viewer.layers.selection.events.active.disconnect(self._spare_shapes)
         for layer in (self.points, self.shapes):
             layer.events.data.disconnect(self._edited)
             if layer in self._viewer.layers:
@@ -148,10 +151,19 @@ class PromptLayers:
                         face_color="transparent",
                     )
                 self.shapes.features = _features(shapes)
+        self._spare_shapes()
         if self.active not in self._drawn.objects:  # undone, merged, or refused
             self.set_active(0)
         if not all(drawn):
             self._set_defaults()
+
+    def _spare_shapes(self, event: Any = None) -> None:
+        """Show the shapes where there are any, or are to be: without them napari still compiles their shader anew
+        for each plane."""
+        wanted = bool(self.shapes.data) or self._viewer.layers.selection.active is self.shapes
+        if wanted != self._shapes_wanted:
+            self._shapes_wanted = wanted
+            self.shapes.visible = wanted
 
     def _note_serials(self, layer: Points | Shapes, rows: Sequence[Row]) -> bool:
         """Whether a layer shows these rows as they are, as after a click; it takes over their serial numbers then.
@@ -208,14 +220,13 @@ class PromptLayers:
             self._workspace.objects_changed.emit()
             return
         object_id = self.active or self._workspace.next_id()
-        self.set_active(object_id)
         label = 1 - self.label if self._alternate else self.label
-        row = Row(object_id, plane, kind, corners, label)
+        self._workspace.add(Row(object_id, plane, kind, corners, label))  # first: it is computed meanwhile
+        self.set_active(object_id)
         with self._quietly():
             features = layer.features.copy()
             features.loc[features.index[index], ["object", "label", "serial"]] = [object_id, label, 0]
             layer.features = features
-        self._workspace.add(row)
 
     def _add_point(self, plane: Plane, x: float, y: float) -> None:
         object_id = self.active or self._workspace.next_id()

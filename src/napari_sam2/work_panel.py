@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QGridLayout,
@@ -65,9 +65,12 @@ class WorkPanel(QWidget):
         layout.addLayout(self._row("undo", "redo", "next_uncertain"))
         self.save_panel = SavePanel(segmentation)
         layout.addWidget(self.save_panel)
-        workspace = segmentation.workspace
-        workspace.objects_changed.connect(self.refresh)
-        segmentation.prompts.active_changed.connect(self._show_active)
+        self._soon = QTimer(self)  # the canvas is drawn first
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self.refresh)
+        segmentation.workspace.objects_changed.connect(self._refresh_soon)
+        segmentation.prompts.active_changed.connect(self._refresh_soon)
         segmentation.prompts.label_changed.connect(self._show_active)
         segmentation.tool_changed.connect(self._show_tool)
         self.refresh()
@@ -76,8 +79,9 @@ class WorkPanel(QWidget):
     def release(self) -> None:
         """Stop to listen to the segmentation."""
         segmentation = self._segmentation
-        segmentation.workspace.objects_changed.disconnect(self.refresh)
-        segmentation.prompts.active_changed.disconnect(self._show_active)
+        self._soon.stop()
+        segmentation.workspace.objects_changed.disconnect(self._refresh_soon)
+        segmentation.prompts.active_changed.disconnect(self._refresh_soon)
         segmentation.prompts.label_changed.disconnect(self._show_active)
         segmentation.tool_changed.disconnect(self._show_tool)
         self.run_panel.release()
@@ -96,6 +100,9 @@ class WorkPanel(QWidget):
         button.clicked.connect(lambda: perform(self._segmentation, action))
         self.buttons[name] = button
         return button
+
+    def _refresh_soon(self, _: object = None) -> None:
+        self._soon.start()
 
     def _head(self) -> QHBoxLayout:
         title = QLabel(f"<b>{self._segmentation.image.name}</b>")

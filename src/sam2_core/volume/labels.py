@@ -369,7 +369,9 @@ class LabelVolume:
         chunks = self._array.chunks
         grid = [range(a // c, -(-b // c)) for (a, b), c in zip(ends, chunks)]
         stored = np.array([index for index in product(*grid) if self._is_stored(index)])
-        block = np.full([b - a for a, b in ends], self._array.fill_value or 0, np.uint32)
+        block = np.zeros([b - a for a, b in ends], np.uint32)
+        if self._array.fill_value:
+            block[:] = self._array.fill_value
         if len(stored):
             low, high = np.maximum(stored.min(0) * chunks, [a for a, _ in ends]), (stored.max(0) + 1) * chunks
             part = [slice(int(a), min(int(b), end)) for a, b, (_, end) in zip(low, high, ends)]
