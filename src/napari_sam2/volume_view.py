@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from sam2_core.volume.volume import Volume
 
 AHEAD = 2
 """Planes that are read ahead on either side."""
+PAUSE = 0.05
+"""Seconds in which the plane that was asked for is drawn, before others are read."""
 
 
 class VolumeView:
@@ -44,7 +48,7 @@ class VolumeView:
         self._lock = threading.Lock()
         self._line: tuple[dict[str, int], PlaneSource] | None = None
         self._last = 0
-        self._reader: threading.Thread | None = None
+        self._reading: Future | None = None
 
     @property
     def ndim(self) -> int:
@@ -123,15 +127,18 @@ class VolumeView:
         """Begin to read the planes that are likely to be shown next."""
         step = 1 if index >= self._last else -1
         self._last = index
-        if self.volume.in_memory or (self._reader is not None and self._reader.is_alive()):
+        if self.volume.in_memory or (self._reading is not None and not self._reading.done()):
             return
         near = [index + d * k for k in range(1, AHEAD + 1) for d in (step, -step)]
         near = [i for i in near if 0 <= i < len(source)]
-        self._reader = threading.Thread(target=_read_all, args=(source, near), name="sam2-planes", daemon=True)
-        self._reader.start()
+        self._reading = _reader.submit(_read_all, source, near)
+
+
+_reader = ThreadPoolExecutor(1, "sam2-planes")
 
 
 def _read_all(source: PlaneSource, indices: list[int]) -> None:
+    time.sleep(PAUSE)
     with contextlib.suppress(InputError):  # it is told when the plane is to be shown
         for index in indices:
             source.raw(index)

@@ -85,7 +85,7 @@ def test_the_next_planes_are_read_before_they_are_asked_for(stored):
 
     view = VolumeView(open_volume(Slow(), axes="zyx"), "zyx")
     view[4]
-    view._reader.join(10)
+    view._reading.result(10)
     ahead = {start for span in read for start in span}
     assert ahead == set(range(4 - AHEAD, 5 + AHEAD))
     count = len(read)
