@@ -14,6 +14,7 @@ from torch import Tensor
 from sam2_core.masks import fill_holes, find_duplicates, keep_one_piece, suppress_overlap
 from sam2_core.model.sam2 import NO_OBJECT_LOGIT, ImageEmbedding, MemoryBank, SAM2Base, Segmentation
 from sam2_core.predict.memory import MemoryPlan, plan_memory
+from sam2_core.predict.patches import Patch, resized_patch
 from sam2_core.predict.precision import Precision, inference
 from sam2_core.predict.results import FrameResult
 from sam2_core.predict.video_state import ObjectTrack, VideoState
@@ -215,6 +216,17 @@ class FrameTracker:
         if self.non_overlap_masks:
             masks = suppress_overlap(masks, [obj_id in state.locked for obj_id in state.objects])
         return masks
+
+    def _frame_patches(self, state: VideoState, frame: int) -> dict[int, Patch]:
+        """As `_frame_masks`, by object id, of each object only the part that it lies in."""
+        if self.non_overlap_masks:
+            whole = self._frame_masks(state, frame)[:, 0].cpu().numpy()
+            return {obj_id: Patch.of_logits(logits) for obj_id, logits in zip(state.objects, whole)}
+        found = {}
+        for obj_id, track in state.objects.items():
+            result = track.result(frame, {**track.pending_tracked, **track.pending_prompted})
+            found[obj_id] = Patch.nothing() if result is None else resized_patch(result.masks[0, 0].float(), state.size)
+        return found
 
     def _embedding(self, state: VideoState, frame: int, keep: bool = True) -> ImageEmbedding:
         """The embedding of a frame; unless `keep`, as on the way through a video, the cache stays as it is."""

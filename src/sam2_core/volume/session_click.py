@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_core.predict.patches import SURE, Patch
 from sam2_core.volume.session_state import PlacedPrompt, Plane
-from sam2_core.volume.session_track import apply_seed, confidence_of, exact_mask, start_state, sure
+from sam2_core.volume.session_track import apply_seed, confidence_of, exact_mask, patches_on, start_state
 
 if TYPE_CHECKING:
     from sam2_core.volume.session_store import SessionStore
@@ -30,16 +31,35 @@ class FrameAnswers:
         self._told: tuple[int, Plane, list[PlacedPrompt]] | None = None
         self.confidence: float | None = None
 
-    def logits(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> np.ndarray:
-        """What the prompts of an object on a plane give, (height, width) float32.
+    def patch(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> Patch:
+        """The mask that the prompts of an object on a plane give.
 
-        They depend on nothing but the image and these prompts; a mask is its own answer and needs no model.
+        It depends on nothing but the image and these prompts; a mask is its own answer and needs no model.
         """
-        session = self._session
-        exact = exact_mask(list(prompts), session.grid.size)
+        exact = exact_mask(list(prompts), self._session.grid.size)
         if exact is not None:
             self.confidence = 1.0
-            return sure(exact)
+            return Patch.of_mask(exact)
+        predictor = self._session.predictor
+        index, logits = self._ask(object_id, plane, prompts, whole=not hasattr(predictor, "patches"))
+        patch = patches_on(predictor, self._state, index, [object_id], None if logits is None else logits[None, None])
+        self.confidence = confidence_of(predictor, self._state, index, object_id, patch[object_id])
+        return patch[object_id]
+
+    def logits(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> np.ndarray:
+        """As `patch`, on the whole plane: (height, width) float32."""
+        exact = exact_mask(list(prompts), self._session.grid.size)
+        if exact is not None:
+            return np.where(exact, np.float32(SURE), np.float32(-SURE))
+        logits = self._ask(object_id, plane, prompts, whole=True)[1]
+        assert logits is not None
+        return logits
+
+    def _ask(
+        self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt], whole: bool
+    ) -> tuple[int, np.ndarray | None]:
+        """Tell the predictor what is new of these prompts; the number of the plane on its line, and logits."""
+        session = self._session
         axis, index, fixed = session.where(plane)
         line = tuple(fixed.items())
         if self._state is None or self._line != line:
@@ -53,12 +73,10 @@ class FrameAnswers:
             session.predictor.reset_state(self._state)
         self._told = None  # until it has been answered
         logits = apply_seed(
-            session.predictor, self._state, index, object_id, list(prompts), session.grid.size, True, known
+            session.predictor, self._state, index, object_id, list(prompts), session.grid.size, whole, known
         )
         self._told = object_id, plane, list(prompts)
-        assert logits is not None
-        self.confidence = confidence_of(session.predictor, self._state, index, object_id, logits)
-        return logits
+        return index, logits
 
     def _known(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> int:
         """How many of the prompts, from the first on, are those that were answered last: only the others are new."""

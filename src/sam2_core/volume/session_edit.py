@@ -172,7 +172,7 @@ class SessionEdits(SessionPrompts):
         mask = np.isin(labels, [item.id for item in here])
         for item in here:
             if not (labels == item.id).any():  # its prompts wait for a propagation
-                mask |= self._answer(item.id, plane, item.on(plane))[0] > 0
+                mask |= self._answer(item.id, plane, item.on(plane))[0].mask(self.grid.size)
         return ([], mask) if mask.any() else (here[0].on(plane), None)
 
     def _merged_confidence(self, merged: list[SessionObject]) -> dict[Plane, dict[int, float | None]]:

@@ -9,11 +9,12 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from sam2_core.errors import InputError
+from sam2_core.predict.patches import Patch
 from sam2_core.volume.prompts import LabelledObject, Prompt, describe, make_prompt
 from sam2_core.volume.session_objects import SessionObjects, added
 from sam2_core.volume.session_plan import mask_rle
 from sam2_core.volume.session_state import PlacedPrompt, Plane, SessionObject, check_prompts
-from sam2_core.volume.session_track import compose, sure
+from sam2_core.volume.session_track import compose
 
 
 class PromptFields(TypedDict, total=False):
@@ -67,12 +68,12 @@ class SessionPrompts(SessionObjects):
             item = SessionObject(self._free_id(object_id))
             first = make_prompt(item.id, frame, **prompt)
             placed = PlacedPrompt(self.state.next_serial, self._checked(item.id, 0, first), first)
-            logits, confidence = self._answer(item.id, placed.plane, [placed])
+            patch, confidence = self._answer(item.id, placed.plane, [placed])
             steps = [
                 added(item.id, name, class_name, colour),
                 {"act": "prompt", "id": item.id, **placed.to_json()},
             ]
-            change = self._answered(placed.plane, item.id, logits, confidence)
+            change = self._answered(placed.plane, item.id, patch, confidence)
             self.act({"act": "begin-object", "steps": steps, "planes": [change]})
             return item.id, self.read_plane(placed.plane) == item.id
 
@@ -182,13 +183,13 @@ class SessionPrompts(SessionObjects):
             before = item.on(plane)
             placed = self._placed(item, plane, whole)
             if placed:
-                logits, confidence = self._answer(object_id, plane, placed)
+                patch, confidence = self._answer(object_id, plane, placed)
             elif before:
                 base = before[0].base
-                logits, confidence = sure(np.zeros(self.grid.size, bool) if base is None else base.decode()), None
+                patch, confidence = Patch.nothing() if base is None else Patch.of_mask(base.decode()), None
             else:
                 return self.read_plane(plane) == object_id
-            change = self._answered(plane, object_id, logits, confidence)
+            change = self._answered(plane, object_id, patch, confidence)
             self.act({**replaced(object_id, plane, placed), "planes": [change]})
             return self.read_plane(plane) == object_id
 
@@ -232,8 +233,8 @@ class SessionPrompts(SessionObjects):
             if not predict:
                 self.act(record)
                 return None
-            logits, confidence = self._answer(object_id, plane, placed)
-            self.act({**record, "planes": [self._answered(plane, object_id, logits, confidence)]})
+            patch, confidence = self._answer(object_id, plane, placed)
+            self.act({**record, "planes": [self._answered(plane, object_id, patch, confidence)]})
             return self.read_plane(plane) == object_id
 
     def _whole(self, object_id: int, plane: Plane, prompt: Prompt | Mapping[str, Any]) -> Prompt:
@@ -269,15 +270,15 @@ class SessionPrompts(SessionObjects):
             placed.append(replace(known, base=None if placed else base))
         return placed
 
-    def _answer(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> tuple[np.ndarray, float | None]:
-        """What prompts give, (height, width) float32 logits, and how sure the model is of it."""
-        logits = self._answers.logits(object_id, plane, prompts)
-        return logits, self._answers.confidence
+    def _answer(self, object_id: int, plane: Plane, prompts: Sequence[PlacedPrompt]) -> tuple[Patch, float | None]:
+        """What prompts give, and how sure the model is of it."""
+        patch = self._answers.patch(object_id, plane, prompts)
+        return patch, self._answers.confidence
 
-    def _answered(self, plane: Plane, object_id: int, logits: np.ndarray, confidence: float | None) -> dict[str, Any]:
+    def _answered(self, plane: Plane, object_id: int, patch: Patch, confidence: float | None) -> dict[str, Any]:
         """The change that an answer makes in the labels."""
         old = self.read_plane(plane)
-        new = compose(old, {object_id: logits}, [i.id for i in self.state if i.locked])
+        new = compose(old, {object_id: patch}, [i.id for i in self.state if i.locked])
         return self.change(plane, old, new, {object_id: confidence})
 
 

@@ -14,12 +14,10 @@ import numpy as np
 from sam2_core.masks import mask_to_region
 from sam2_core.predict.embedding_cache import SourceEmbeddings
 from sam2_core.predict.frames import FrameSource
+from sam2_core.predict.patches import Patch
 from sam2_core.volume.rle import Rle
 from sam2_core.volume.session_lost import Losses
 from sam2_core.volume.session_plan import Leg, Seed
-
-SURE = 1e4
-"""Logit of a pixel that a user or an earlier result gave as a mask: no prediction outweighs it."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Tracked:
     Attributes
     ----------
     frame : int
-    logits : dict of int to ndarray, (height, width) float32
-        Above 0 on the object.
+    patches : dict of int to Patch
     confidence : dict of int to float or None
         In [0, 1], see `confidence_of`.
     empty : tuple of int
@@ -38,7 +35,7 @@ class Tracked:
     """
 
     frame: int
-    logits: dict[int, np.ndarray]
+    patches: dict[int, Patch]
     confidence: dict[int, float | None]
     empty: tuple[int, ...]
 
@@ -105,7 +102,7 @@ def track(
             _change_objects(predictor, state, leg, first, active, source.size)
             with contextlib.closing(_advance(predictor, state, first, count, leg.reverse)) as stretch:
                 for frame, found in stretch:
-                    found = {i: logits for i, logits in found.items() if i in active}
+                    found = {i: patch for i, patch in found.items() if i in active}
                     result = _result(predictor, state, leg, frame, found, gone, source.size)
                     for item in state.objects.values():  # what no later frame can attend to
                         item.tracked.pop(frame + (state.keep + 1) * (1 if leg.reverse else -1))
@@ -117,14 +114,14 @@ def track(
         state.close()
 
 
-def confidence_of(predictor: Any, state: Any, frame: int, object_id: int, logits: np.ndarray) -> float | None:
+def confidence_of(predictor: Any, state: Any, frame: int, object_id: int, patch: Patch) -> float | None:
     """How sure the predictor is of an object's mask on a frame, in [0, 1] to three decimals.
 
     0 where the mask is empty; None if the predictor cannot say.
     """
     if not hasattr(predictor, "confidence"):
         return None
-    if not (logits > 0).any():
+    if patch.is_empty:
         return 0.0
     return round(float(np.clip(predictor.confidence(state, frame, object_id), 0, 1)), 3)
 
@@ -197,12 +194,7 @@ def exact_mask(seed: Seed | None, size: tuple[int, int]) -> np.ndarray | None:
     return last.area(size)
 
 
-def sure(mask: np.ndarray) -> np.ndarray:
-    """Logits of a (height, width) mask that no prediction outweighs, float32."""
-    return np.where(mask, np.float32(SURE), np.float32(-SURE))
-
-
-def compose(old: np.ndarray, results: Mapping[int, np.ndarray], locked: Sequence[int] = ()) -> np.ndarray:
+def compose(old: np.ndarray, results: Mapping[int, Patch], locked: Sequence[int] = ()) -> np.ndarray:
     """A plane of labels with new results in it.
 
     What the objects had there before goes. Where several of them claim a pixel the highest logit wins; other
@@ -211,27 +203,27 @@ def compose(old: np.ndarray, results: Mapping[int, np.ndarray], locked: Sequence
     Parameters
     ----------
     old : ndarray, (height, width) uint32
-    results : mapping of int to ndarray, (height, width) float32
-        Logits by object id.
+    results : mapping of int to Patch
+        By object id.
     locked : sequence of int
         Ids that keep their pixels.
     """
     new = old.copy()
-    touched = np.zeros(old.shape, bool)
-    for object_id, logits in results.items():
-        touched |= old == object_id
-        touched |= logits > 0
-    box = mask_to_region(touched)
-    if box is None:
+    gone = mask_to_region(np.isin(old, list(results)))
+    regions = [patch.region for patch in results.values() if patch.logits.size] + ([gone] if gone else [])
+    if not regions:
         return new
-    before, after = old[box], new[box]  # the rest of a large plane stays as it is
+    rows, columns = (slice(min(s.start for s in part), max(s.stop for s in part)) for part in zip(*regions))
+    before, after = old[rows, columns], new[rows, columns]  # the rest of a large plane stays as it is
     after[np.isin(before, list(results))] = 0
     best = np.zeros(before.shape, np.float32)
     winner = np.zeros(before.shape, np.uint32)
-    for object_id, logits in results.items():
-        ahead = logits[box] > best
-        best[ahead] = logits[box][ahead]
-        winner[ahead] = object_id
+    for object_id, patch in results.items():
+        y, x = (slice(s.start - o.start, s.stop - o.start) for s, o in zip(patch.region, (rows, columns)))
+        if patch.logits.size:
+            ahead = patch.logits > best[y, x]
+            best[y, x][ahead] = patch.logits[ahead]
+            winner[y, x][ahead] = object_id
     paint = (winner > 0) & ~np.isin(before, list(locked))
     after[paint] = winner[paint]
     return new
@@ -242,26 +234,26 @@ def _result(
     state: Any,
     leg: Leg,
     frame: int,
-    found: dict[int, np.ndarray],
+    found: dict[int, Patch],
     gone: Collection[int],
     size: tuple[int, int],
 ) -> Tracked:
     """What was found on a frame, masks that were given laid over it, and `gone` objects cleared."""
-    logits: dict[int, np.ndarray] = {}
+    patches: dict[int, Patch] = {}
     confidence: dict[int, float | None] = {}
     for object_id, answer in found.items():
         mask = exact_mask(leg.seeds[object_id].get(frame), size)
         if mask is None:
-            logits[object_id] = answer
+            patches[object_id] = answer
             confidence[object_id] = confidence_of(predictor, state, frame, object_id, answer)
         else:
-            logits[object_id] = sure(mask)
+            patches[object_id] = Patch.of_mask(mask)
             confidence[object_id] = 1.0
-    empty = tuple(i for i, answer in logits.items() if not (answer > 0).any())
+    empty = tuple(i for i, answer in patches.items() if answer.is_empty)
     for object_id in gone:
-        logits[object_id] = np.full(size, np.float32(-SURE))
+        patches[object_id] = Patch.nothing()
         confidence[object_id] = None
-    return Tracked(frame, logits, confidence, empty)
+    return Tracked(frame, patches, confidence, empty)
 
 
 def _stretch(leg: Leg, frames: list[int], start: int) -> int:
@@ -327,7 +319,7 @@ def _between(first: int, frame: int, last: int) -> bool:
 
 def _advance(
     predictor: Any, state: Any, first: int, count: int, reverse: bool
-) -> Generator[tuple[int, dict[int, np.ndarray]]]:
+) -> Generator[tuple[int, dict[int, Patch]]]:
     step = -1 if reverse else 1
     wanted = range(first, first + count * step, step)
     if not state.obj_ids:
@@ -335,13 +327,22 @@ def _advance(
         return
     # backward from frame 0 the predictor gives nothing: come from frame 1, whose result is the same again
     early = 1 if reverse and first == 0 and state.num_frames > 1 else 0
+    # whole logits of every object take long on large planes, and much memory
+    sparing = {"need_output": False} if hasattr(predictor, "patches") else {}
     run = predictor.propagate_in_video(
-        state, first + early, count - 1 + early, reverse and first + early > 0, progress=False
+        state, first + early, count - 1 + early, reverse and first + early > 0, progress=False, **sparing
     )
     with contextlib.closing(run):
         for frame, ids, logits in run:
             if frame in wanted:
-                yield frame, dict(zip(ids, _numpy(logits)[:, 0]))
+                yield frame, patches_on(predictor, state, frame, ids, logits)
+
+
+def patches_on(predictor: Any, state: Any, frame: int, ids: Sequence[int], logits: Any) -> dict[int, Patch]:
+    """The masks on a frame, out of the whole `logits` if the predictor gives no others."""
+    if hasattr(predictor, "patches"):
+        return predictor.patches(state, frame)
+    return {i: Patch.of_logits(values) for i, values in zip(ids, _numpy(logits)[:, 0])}
 
 
 def _of(object_id: int, output: tuple[int, Sequence[int], Any]) -> np.ndarray | None:
