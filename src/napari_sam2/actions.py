@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_sam2.segmentation import Segmentation
 
 
@@ -20,7 +18,7 @@ class Action:
     name : str
         What calls it in the code.
     key : str
-        As `napari.Viewer.bind_key` takes it.
+        As `napari.Viewer.bind_key` takes it; unless the user has chosen another one, see `shortcuts`.
     title : str
         On its button.
     text : str
@@ -37,10 +35,6 @@ class Action:
     text: str
     method: str
     argument: str | None = None
-
-    def tooltip(self) -> str:
-        """The text with the key."""
-        return f"{self.text} ({self.key})"
 
 
 ACTIONS = (
@@ -75,27 +69,3 @@ def perform(segmentation: Segmentation, action: Action) -> None:
     owner, _, method = action.method.rpartition(".")
     target = getattr(segmentation, owner) if owner else segmentation
     getattr(target, method)(*([] if action.argument is None else [action.argument]))
-
-
-def bind_keys(viewer: Viewer, segmentation: Segmentation) -> None:
-    """Give the viewer, and the layers whose own keys would come first, the keys of all acts."""
-    labels = segmentation.labels.layer
-    for action in ACTIONS:
-        call = _caller(segmentation, action)
-        viewer.bind_key(action.key, call, overwrite=True)
-        if action.name in ("undo", "redo"):  # the labels layer's own know nothing of the session
-            labels.bind_key(action.key, call, overwrite=True)
-
-
-def release_keys(viewer: Viewer) -> None:
-    """Take the keys from the viewer."""
-    for action in ACTIONS:
-        viewer.bind_key(action.key, None)
-
-
-def _caller(segmentation: Segmentation, action: Action):  # type: ignore[no-untyped-def]
-    def call(_: object) -> None:
-        perform(segmentation, action)
-
-    call.__doc__ = action.text
-    return call

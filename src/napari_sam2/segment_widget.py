@@ -10,11 +10,11 @@ from napari.utils.notifications import Notification, notification_manager, show_
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
 
-from napari_sam2.actions import bind_keys, release_keys
 from napari_sam2.engine import Engine
 from napari_sam2.failures import sentence
 from napari_sam2.segmentation import Segmentation
 from napari_sam2.sessions import new_directory
+from napari_sam2.shortcuts import bind_keys, release_keys
 from napari_sam2.start_panel import Choice, StartPanel
 from napari_sam2.tall_area import TallArea
 from napari_sam2.work_panel import WorkPanel
@@ -122,7 +122,7 @@ class SegmentWidget(QWidget):
         if self.segmentation is not None:
             segmentation, self.segmentation = self.segmentation, None
             self.segmentation_changed.emit()
-            release_keys(self.viewer)
+            release_keys(segmentation)
             if self._work is not None:
                 self._content.removeWidget(self._work)
                 self._work.release()
@@ -191,7 +191,7 @@ class SegmentWidget(QWidget):
         self._work.closed.connect(self.close_segmentation)
         self._content.insertWidget(1, self._work)
         self.start_panel.setVisible(False)
-        bind_keys(self.viewer, self.segmentation)
+        bind_keys(self.segmentation)
         self.segmentation.use("points")
         self._say("Click on an object. Every act is saved as you go.")
         self.segmentation_changed.emit()

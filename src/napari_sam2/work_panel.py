@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from napari.utils.action_manager import action_manager
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -24,6 +25,7 @@ from napari_sam2.model_box import ModelBox
 from napari_sam2.object_table import ObjectTable
 from napari_sam2.run_panel import RunPanel
 from napari_sam2.save_panel import SavePanel
+from napari_sam2.shortcuts import name_of, shown_keys, tooltip
 
 if TYPE_CHECKING:
     from napari_sam2.segmentation import Segmentation
@@ -73,6 +75,7 @@ class WorkPanel(QWidget):
         segmentation.prompts.active_changed.connect(self._refresh_soon)
         segmentation.prompts.label_changed.connect(self._show_active)
         segmentation.tool_changed.connect(self._show_tool)
+        action_manager.events.shortcut_changed.connect(self._show_key)
         self.refresh()
         self._show_tool(segmentation.tool)
 
@@ -80,6 +83,7 @@ class WorkPanel(QWidget):
         """Stop to listen to the segmentation."""
         segmentation = self._segmentation
         self._soon.stop()
+        action_manager.events.shortcut_changed.disconnect(self._show_key)
         segmentation.workspace.objects_changed.disconnect(self._refresh_soon)
         segmentation.prompts.active_changed.disconnect(self._refresh_soon)
         segmentation.prompts.label_changed.disconnect(self._show_active)
@@ -96,7 +100,7 @@ class WorkPanel(QWidget):
         """A button for an action."""
         action = BY_NAME[name]
         button = QPushButton(action.title)
-        button.setToolTip(action.tooltip())
+        button.setToolTip(tooltip(action))
         button.clicked.connect(lambda: perform(self._segmentation, action))
         self.buttons[name] = button
         return button
@@ -112,7 +116,7 @@ class WorkPanel(QWidget):
         keys.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(keys)
         for action in ACTIONS:
-            entry = menu.addAction(f"{action.text}\t{action.key}")
+            entry = menu.addAction(f"{action.text}\t{shown_keys(action)}")
             assert entry is not None
             entry.triggered.connect(lambda _=False, a=action: perform(self._segmentation, a))
         keys.setMenu(menu)
@@ -166,6 +170,11 @@ class WorkPanel(QWidget):
             self._segmentation.workspace.said.emit("select two objects or more in the list to merge them")
         else:
             self._segmentation.workspace.merge_objects(chosen[0], chosen[1:])
+
+    def _show_key(self, event: Any) -> None:
+        for name, button in self.buttons.items():
+            if name_of(BY_NAME[name]) == event.name:
+                button.setToolTip(event.tooltip)
 
     def _show_tool(self, tool: str) -> None:
         if tool in self.buttons:

@@ -30,7 +30,6 @@ def test_every_act_exists_and_says_what_it_does(action):
     owner, _, method = action.method.rpartition(".")
     assert callable(getattr(Workspace if owner else Segmentation, method))
     assert action.text
-    assert action.key in action.tooltip()
 
 
 def test_the_table_in_the_docs_is_this_one():
