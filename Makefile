@@ -5,6 +5,8 @@ VENV ?= .venv
 OUT ?= demo_output
 ARGS ?=
 PY := $(VENV)/bin/python
+# pip would turn 25,000 files into bytecode, which takes minutes and of which a run needs a tenth
+INSTALL := $(PY) -m pip install --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-napari test check format bench wheel clean
@@ -47,18 +49,18 @@ $(VENV)/.made:
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	@echo "Installing napari-sam2 and PyTorch into $(VENV): about 5 GB, a few minutes the first time"
-	$(PY) -m pip install --editable ".[demo]"
+	$(INSTALL) --editable ".[demo]"
 	@touch $@
 
 $(VENV)/.napari: $(VENV)/.made pyproject.toml
 	@echo "Installing napari-sam2, napari and PyTorch into $(VENV): about 6 GB, a few minutes the first time"
-	$(PY) -m pip install --editable ".[demo,napari,train]"
+	$(INSTALL) --editable ".[demo,napari,train]"
 	@touch $@
 
 # sam2 is the reference implementation of the parity tests. It is built against the PyTorch that is already here (an
 # isolated build would download another one), and without its CUDA extension.
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "Installing napari-sam2, PyTorch and the tools of its developers into $(VENV): about 5 GB, a few minutes"
-	$(PY) -m pip install --editable ".[dev,demo,train,medical,parity,napari]"
-	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-build-isolation --no-deps sam2==1.1.0
+	$(INSTALL) --editable ".[dev,demo,train,medical,parity,napari]"
+	SAM2_BUILD_CUDA=0 $(INSTALL) --no-build-isolation --no-deps sam2==1.1.0
 	@touch $@ $(VENV)/.demo $(VENV)/.napari
