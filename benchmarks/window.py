@@ -25,13 +25,14 @@ import typer
 
 from benchmarks.sampling import MB
 from benchmarks.table import BOUND_HEAD, Bound, markdown
-from benchmarks.window_user import AGAIN, ALONE, CLICK, EMBED, START, Job, Measured
+from benchmarks.window_user import AGAIN, CLICK, EMBED, EMBEDDING, PROPAGATION, START, TRAINING, Job, Measured
 from benchmarks.window_volume import write_volume
 
 LATENCY = 0.2
 """Seconds from a click to its mask, at most."""
 BLOCKED = 0.05
-"""Seconds without a tick of the event loop, at most, drawing aside: without a graphics card that takes as long."""
+"""Seconds without a tick of the event loop while the model computes, at most, drawing aside: without a graphics card
+that takes as long."""
 MEMORY = 4096.0
 """MB resident at most."""
 
@@ -117,7 +118,7 @@ def report(first: Measured, again: Measured, peak: float) -> list[str]:
     for what, gaps in first.gaps.items():
         length, drawing, _ = np.array(gaps).T
         own = length - drawing
-        limit = None if what == START or what.startswith(ALONE) else BLOCKED
+        limit = BLOCKED if what.startswith((EMBEDDING, PROPAGATION, TRAINING)) else None
         numbers = [np.quantile(length, 0.99), length.max(), np.quantile(own, 0.99), own.max()]
         rows.append([what, *map(_ms, numbers), *_verdict(what, float(own.max()), limit, missed)])
     print(markdown(GAPS_HEAD, rows), end="\n\n")

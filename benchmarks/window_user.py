@@ -33,6 +33,7 @@ PATIENCE_TRAINING = 600.0
 
 CLICK, EMBED, AGAIN, START = "click to mask", "plane to embedded", "the same, after a restart", "Start, with the model"
 ALONE = "napari alone"
+MOVE, EMBEDDING, PROPAGATION, TRAINING = "to another plane", "embedding", "propagation", "training"
 """How what is measured is called; see `Measured`."""
 
 
@@ -182,15 +183,22 @@ class User:
         self.viewer.dims.set_point(0, self.image.data_to_world((z, 0, 0))[0])
 
     def come_to(self, z: int, what: str) -> None:
-        """Bring a plane into view and wait until it is embedded."""
+        """Bring a plane into view and wait until it and its neighbours are embedded."""
         plane = (("z", z),)
-        seen: list[Any] = []
-        self.workspace.embedded.connect(seen.append)
+        seen: dict[Any, float] = {}
+
+        def embedded(which: Any) -> None:
+            seen[which] = time.perf_counter()
+
+        self.workspace.embedded.connect(embedded)
         begun = time.perf_counter()
-        self.go_to(z)
-        self.wait(lambda: plane in seen)
-        self.measured.time(what, time.perf_counter() - begun)
-        self.workspace.embedded.disconnect(seen.append)
+        with self.watched(MOVE):
+            self.go_to(z)
+        with self.watched(EMBEDDING):
+            self.wait(lambda: plane in seen)
+            self.measured.time(what, seen[plane] - begun)
+            self.settle()
+        self.workspace.embedded.disconnect(embedded)
 
     def click(self, cell: int, z: int, what: str | None = None) -> int:
         """Click on a cell of the plane in view and wait until its mask is drawn; the new object's id."""
@@ -252,7 +260,8 @@ class User:
         self.go_to(first)
         self.settle()
         self.workspace.planes_changed.connect(go_along)
-        name = f"propagation, {len(ids)} object{'s' * (len(ids) > 1)}" + ", view following" * follow
+        name = f"{PROPAGATION}, {len(ids)} object{'s' * (len(ids) > 1)}"
+        name = f"the same, {len(ids)}, view following" if follow else name
         with self.watched(name):
             self.workspace.propagate(ids, {"z": (first, first + span)}, "forward")
             self.settle()
@@ -273,9 +282,7 @@ def work(user: User) -> None:
     user.go_to(0)
     user.begin("start")
     for z in places(user):
-        with user.watched("embedding"):
-            user.come_to(z, EMBED)
-            user.settle()
+        user.come_to(z, EMBED)
     first = places(user)[-1]
     ids = [user.click(cell, first) for cell in range(3)]
     for follow in (False, True):
@@ -302,7 +309,6 @@ def come_back(user: User) -> None:
     user.begin("go_on")
     for z in places(user):
         user.come_to(z, AGAIN)
-        user.settle()
 
 
 def places(user: User) -> list[int]:
@@ -331,10 +337,10 @@ def train(user: User) -> None:
     request = FinetuneRequest(user.job.store, "window-benchmark", steps=1000, images=1, limit=1, automatic=0)
     widget.form.show_request(request)
     user.wait(lambda: widget.start_button.isEnabled())
-    with user.watched("training starts"):
+    with user.watched(f"{TRAINING} starts"):
         widget.start_button.click()
         user.wait(lambda: widget.job is not None and widget.job.log.losses, PATIENCE_TRAINING)
-    with user.watched("training"):
+    with user.watched(TRAINING):
         user.rest(3 * user.job.seconds)
     if widget.job.state is not JobState.TRAINING:
         raise RuntimeError(f"the training has ended before its time: {widget.job.error}")

@@ -39,4 +39,6 @@ def kept(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def as_slice(span: range) -> slice:
     """A range as a slice of the same elements."""
+    if not span:
+        return slice(0, 0)
     return slice(span.start, span.stop if span.stop >= 0 else None, span.step)
