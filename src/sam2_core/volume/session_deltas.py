@@ -13,14 +13,17 @@ Delta = list[list[Any]]
 """[old label, new label, y, x, height, width, COCO run lengths] of each kind of change."""
 
 
-def encode_delta(old: np.ndarray, new: np.ndarray) -> Delta:
-    """The difference of two (height, width) planes of labels."""
+def encode_delta(old: np.ndarray, new: np.ndarray, within: Region | None = None) -> Delta:
+    """The difference of two (height, width) planes of labels, which may be only `within` a region."""
     from scipy.ndimage import find_objects
 
+    top, left = (0, 0) if within is None else (within[0].start, within[1].start)
+    if within is not None:
+        old, new = old[within], new[within]
     box = mask_to_region(old != new)
     if box is None:
         return []
-    top, left = box[0].start, box[1].start
+    top, left = top + box[0].start, left + box[1].start
     old, new = old[box], new[box]
     changed = old != new
     pairs = (old[changed].astype(np.uint64) << np.uint64(32)) | new[changed].astype(np.uint64)

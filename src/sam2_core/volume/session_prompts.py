@@ -278,8 +278,8 @@ class SessionPrompts(SessionObjects):
     def _answered(self, plane: Plane, object_id: int, patch: Patch, confidence: float | None) -> dict[str, Any]:
         """The change that an answer makes in the labels."""
         old = self.read_plane(plane)
-        new = compose(old, {object_id: patch}, [i.id for i in self.state if i.locked])
-        return self.change(plane, old, new, {object_id: confidence})
+        new, region = compose(old, {object_id: patch}, [i.id for i in self.state if i.locked])
+        return self.change(plane, old, new, {object_id: confidence}, region)
 
 
 def replaced(object_id: int, plane: Plane, prompts: Iterable[PlacedPrompt]) -> dict[str, Any]:

@@ -192,8 +192,8 @@ class Run:
     def _write(self, plane: Plane, result: Tracked) -> dict[int, np.ndarray]:
         session = self.session
         old = session.read_plane(plane)
-        new = compose(old, result.patches, [item.id for item in session.state if item.locked])
+        new, region = compose(old, result.patches, [item.id for item in session.state if item.locked])
         empty = {"empty": list(result.empty)} if self.request.until_lost and result.empty else {}
-        record = {"act": "plane", **session.change(plane, old, new, result.confidence), **empty}
+        record = {"act": "plane", **session.change(plane, old, new, result.confidence, region), **empty}
         session.record_plane(record, plane, new)
         return {i: new == i for i in result.patches}

@@ -266,11 +266,12 @@ class SessionStore:
         old: np.ndarray | None = None,
         new: np.ndarray | None = None,
         confidence: Mapping[int, float | None] | None = None,
+        region: Region | None = None,
     ) -> dict[str, Any]:
-        """New labels of a plane, and new confidence in objects on it, as the journal holds them."""
+        """New labels of a plane, at most in a region, and new confidence in objects on it, as journalled."""
         known = self.history.confidence.get(plane, {})
         changed = {i: (known.get(i), c) for i, c in (confidence or {}).items() if c != known.get(i)}
-        delta = [] if old is None or new is None else encode_delta(old, new)
+        delta = [] if old is None or new is None else encode_delta(old, new, region)
         return plane_record(plane, delta, changed)
 
     def source(self, fixed: Mapping[str, int], axis: str | None) -> PlaneSource:

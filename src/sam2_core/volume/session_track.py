@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sam2_core.masks import mask_to_region
+from sam2_core.masks import Region, mask_to_region
 from sam2_core.predict.embedding_cache import SourceEmbeddings
 from sam2_core.predict.frames import FrameSource
-from sam2_core.predict.patches import Patch
+from sam2_core.predict.patches import NOWHERE, Patch
 from sam2_core.volume.rle import Rle
 from sam2_core.volume.session_lost import Losses
 from sam2_core.volume.session_plan import Leg, Seed
@@ -194,7 +194,7 @@ def exact_mask(seed: Seed | None, size: tuple[int, int]) -> np.ndarray | None:
     return last.area(size)
 
 
-def compose(old: np.ndarray, results: Mapping[int, Patch], locked: Sequence[int] = ()) -> np.ndarray:
+def compose(old: np.ndarray, results: Mapping[int, Patch], locked: Sequence[int] = ()) -> tuple[np.ndarray, Region]:
     """A plane of labels with new results in it.
 
     What the objects had there before goes. Where several of them claim a pixel the highest logit wins; other
@@ -207,12 +207,18 @@ def compose(old: np.ndarray, results: Mapping[int, Patch], locked: Sequence[int]
         By object id.
     locked : sequence of int
         Ids that keep their pixels.
+
+    Returns
+    -------
+    new : ndarray, (height, width) uint32
+    region : (slice, slice)
+        Rows and columns outside which nothing changed.
     """
     new = old.copy()
     gone = mask_to_region(np.isin(old, list(results)))
     regions = [patch.region for patch in results.values() if patch.logits.size] + ([gone] if gone else [])
     if not regions:
-        return new
+        return new, NOWHERE
     rows, columns = (slice(min(s.start for s in part), max(s.stop for s in part)) for part in zip(*regions))
     before, after = old[rows, columns], new[rows, columns]  # the rest of a large plane stays as it is
     after[np.isin(before, list(results))] = 0
@@ -226,7 +232,7 @@ def compose(old: np.ndarray, results: Mapping[int, Patch], locked: Sequence[int]
             winner[y, x][ahead] = object_id
     paint = (winner > 0) & ~np.isin(before, list(locked))
     after[paint] = winner[paint]
-    return new
+    return new, (rows, columns)
 
 
 def _result(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sam2_core.errors import InputError
+from sam2_core.masks import mask_to_region
 from sam2_core.volume import journal as journals
 from sam2_core.volume.journal import Journal
 from sam2_core.volume.session_deltas import apply_delta, encode_delta
@@ -108,6 +109,8 @@ planes = arrays(np.uint32, (7, 9), elements=st.sampled_from([0, 1, 2, 2**32 - 1]
 @given(planes, planes)
 def test_a_delta_is_made_and_taken_back_exactly(old, new):
     delta = json.loads(json.dumps(encode_delta(old, new)))
+    region = mask_to_region(old != new)
+    assert region is None or encode_delta(old, new, region) == delta
     plane = old.copy()
     apply_delta(plane, delta)
     np.testing.assert_array_equal(plane, new)
