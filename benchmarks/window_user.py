@@ -260,8 +260,8 @@ class User:
         self.go_to(first)
         self.settle()
         self.workspace.planes_changed.connect(go_along)
-        name = f"{PROPAGATION}, {len(ids)} object{'s' * (len(ids) > 1)}"
-        name = f"the same, {len(ids)}, view following" if follow else name
+        count = f"{len(ids)} object{'s' * (len(ids) > 1)}"
+        name = f"view following a propagation, {count}" if follow else f"{PROPAGATION}, {count}"
         with self.watched(name):
             self.workspace.propagate(ids, {"z": (first, first + span)}, "forward")
             self.settle()
