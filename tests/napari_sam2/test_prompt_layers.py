@@ -43,3 +43,27 @@ def test_what_was_undone_goes_from_the_canvas(segment, qtbot):
     workspace.undo()
     settle(qtbot, widget)
     np.testing.assert_array_equal(prompts.points.data, [[3, 20, 25]])
+
+
+def test_shapes_are_there_when_there_are_any_or_are_to_be(segment, qtbot):
+    widget = segment()
+    segmentation, shapes = widget.segmentation, widget.segmentation.prompts.shapes
+    assert not shapes.visible
+    segmentation.use("box")
+    assert shapes.visible
+    segmentation.use("points")
+    assert not shapes.visible
+    segmentation.use("box")
+    shapes.add([[3, 10, 10], [3, 10, 30], [3, 30, 30], [3, 30, 10]], shape_type="rectangle")
+    settle(qtbot, widget)
+    segmentation.use("points")
+    assert shapes.visible
+    shapes.visible = False  # the user may hide them, and they stay hidden
+    segmentation.prompts.points.add([3, 20, 35])
+    settle(qtbot, widget)
+    assert not shapes.visible
+    shapes.visible = True
+    segmentation.workspace.undo()
+    segmentation.workspace.undo()
+    settle(qtbot, widget)
+    assert not shapes.visible
