@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_sam2.image_source import Placement
-from napari_sam2.lazy_key import as_slice, is_fancy, kept, spans, whole_key
+from napari_sam2.lazy_array import LazyArray, as_slice, is_fancy, kept, spans, whole_key
 from sam2_core.errors import InputError
 from sam2_core.volume.session_state import Plane
 from sam2_core.volume.session_store import SessionStore
@@ -22,7 +22,7 @@ KEPT_BYTES = 128 * 2**20
 """Planes that stay in memory for drawing, at least one."""
 
 
-class LabelView:
+class LabelView(LazyArray):
     """An array of the shape of an image layer, behind which lie the labels of a session.
 
     What is painted stays here until the session has taken it (`painted`, `drop`). Axes that labels do not have, as
@@ -55,31 +55,13 @@ class LabelView:
         shown = [a for a in placement.axes if a == "c" or a in placement.plane_axes]
         self._channel = shown.index("c") if "c" in shown else None
 
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of voxels."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[(slice(None),) * self.ndim], dtype)
-
     def __deepcopy__(self, memo: Any) -> np.ndarray:
         """For napari, which duplicates layers: the labels as they are now."""
         if self.size > MOST_COPIED:
             raise InputError("these labels are too large to be copied in memory: save them, and open the file")
         return np.asarray(self)
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        key = whole_key(key, self.ndim)
-        if is_fancy(key):
-            places = np.broadcast_arrays(*key)
-            values = [self[tuple(int(p) for p in place)] for place in zip(*(p.ravel() for p in places))]
-            return np.array(values, self.dtype).reshape(places[0].shape)
+    def _pick(self, key: tuple[Any, ...]) -> np.ndarray:
         picked = spans(key, self.shape)
         block = np.empty([len(s) for s in picked], self.dtype)
         for plane, target, inside in self._planes(picked):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_sam2.lazy_key import as_slice, is_fancy, kept, spans, whole_key
+from napari_sam2.lazy_array import LazyArray, as_slice, kept, spans
 from sam2_core.errors import InputError
 from sam2_core.volume.planes import PlaneSource
 from sam2_core.volume.volume import Volume
@@ -25,7 +25,7 @@ PAUSE = 0.05
 """Seconds in which the plane that was asked for is drawn, before others are read."""
 
 
-class VolumeView:
+class VolumeView(LazyArray):
     """An array of the dimensions of an image layer, behind which lies a volume. Safe to use from several threads.
 
     Parameters
@@ -51,16 +51,6 @@ class VolumeView:
         self._reading: Future | None = None
 
     @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
     def nbytes(self) -> int:
         """Bytes in memory of a copy."""
         return self.size * self.dtype.itemsize
@@ -68,20 +58,12 @@ class VolumeView:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[(slice(None),) * self.ndim], dtype)
-
     def __deepcopy__(self, memo: Any) -> VolumeView:
         """For napari, which duplicates layers: what cannot be written may be shared."""
         return self
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read what a key picks, as numpy would; InputError if the file is gone or damaged."""
-        key = whole_key(key, self.ndim)
-        if is_fancy(key):
-            places = np.broadcast_arrays(*key)
-            values = [self[tuple(int(p) for p in place)] for place in zip(*(p.ravel() for p in places))]
-            return np.array(values, self.dtype).reshape(places[0].shape)
+    def _pick(self, key: tuple[Any, ...]) -> np.ndarray:
+        """InputError if the file is gone or damaged."""
         picked = dict(zip(self.axes, spans(key, self.shape)))
         if not self._colours and all(isinstance(k, slice) == (a in "yx") for a, k in zip(self.axes, key)):
             return self._plane_part(picked)

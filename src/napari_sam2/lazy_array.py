@@ -1,10 +1,43 @@
-"""What is asked of an array that is not there as a whole: keys, as numpy takes them, in plain terms."""
+"""Arrays that are not there as a whole: what is asked of them, as of numpy's, in plain terms."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+
+class LazyArray:
+    """What arrays have in common that read themselves; the rest is `shape`, `dtype` and `_pick`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[(slice(None),) * self.ndim], dtype)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read what a key picks, as numpy would."""
+        key = whole_key(key, self.ndim)
+        if not is_fancy(key):
+            return self._pick(key)
+        places = np.broadcast_arrays(*key)
+        values = [self[tuple(int(p) for p in place)] for place in zip(*(p.ravel() for p in places))]
+        return np.array(values, self.dtype).reshape(places[0].shape)
+
+    def _pick(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Read what a key of slices and numbers, one a dimension, picks."""
+        raise NotImplementedError
 
 
 def whole_key(key: Any, ndim: int) -> tuple[Any, ...]:
