@@ -206,7 +206,7 @@ class FrameTracker:
         """Logits (N, 1, H, W) of all objects on a frame at the video's size."""
         rows = []
         for track in state.objects.values():
-            result = track.result(frame, {**track.pending_tracked, **track.pending_prompted})
+            result = track.latest(frame)
             if result is None:
                 rows.append(torch.full((1, 1, *state.size), NO_OBJECT_LOGIT, device=self.device))
             else:
@@ -224,7 +224,7 @@ class FrameTracker:
             return {obj_id: Patch.of_logits(logits) for obj_id, logits in zip(state.objects, whole)}
         found = {}
         for obj_id, track in state.objects.items():
-            result = track.result(frame, {**track.pending_tracked, **track.pending_prompted})
+            result = track.latest(frame)
             found[obj_id] = Patch.nothing() if result is None else resized_patch(result.masks[0, 0].float(), state.size)
         return found
 

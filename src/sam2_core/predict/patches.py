@@ -45,7 +45,7 @@ class Patch:
         region = mask_to_region(mask)
         if region is None:
             return cls.nothing()
-        return cls(region, np.where(mask[region], np.float32(SURE), np.float32(-SURE)))
+        return cls(region, sure(mask[region]))
 
     @classmethod
     def of_logits(cls, logits: np.ndarray) -> Patch:
@@ -63,6 +63,11 @@ class Patch:
         whole = np.zeros(size, bool)
         whole[self.region] = self.logits > 0
         return whole
+
+
+def sure(mask: np.ndarray) -> np.ndarray:
+    """Logits of a mask, (height, width) bool, that no prediction outweighs, float32."""
+    return np.where(mask, np.float32(SURE), np.float32(-SURE))
 
 
 def resized_patch(logits: Tensor, size: tuple[int, int]) -> Patch:

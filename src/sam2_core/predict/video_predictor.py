@@ -152,7 +152,7 @@ class SAM2VideoPredictor(FrameTracker):
             There is no result of such an object on the frame.
         """
         track = inference_state.objects.get(obj_id)
-        result = track and track.result(frame_idx, {**track.pending_tracked, **track.pending_prompted})
+        result = track and track.latest(frame_idx)
         if not result:
             raise InputError(f"object {obj_id} has no result on frame {frame_idx}: prompt it there, or propagate")
         score = float(result.object_score_logits)

@@ -54,6 +54,10 @@ class ObjectTrack:
                 return results[frame]
         return self.tracked[frame] if frame in self.tracked else None  # noqa: SIM401
 
+    def latest(self, frame: int) -> FrameResult | None:
+        """What is known of the object on a frame, with what waits to be taken up."""
+        return self.result(frame, {**self.pending_tracked, **self.pending_prompted})
+
 
 @dataclass
 class VideoState:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_core.predict.patches import SURE, Patch
+from sam2_core.predict.patches import Patch, sure
 from sam2_core.volume.session_state import PlacedPrompt, Plane
 from sam2_core.volume.session_track import apply_seed, confidence_of, exact_mask, patches_on, start_state
 
@@ -50,7 +50,7 @@ class FrameAnswers:
         """As `patch`, on the whole plane: (height, width) float32."""
         exact = exact_mask(list(prompts), self._session.grid.size)
         if exact is not None:
-            return np.where(exact, np.float32(SURE), np.float32(-SURE))
+            return sure(exact)
         logits = self._ask(object_id, plane, prompts, whole=True)[1]
         assert logits is not None
         return logits

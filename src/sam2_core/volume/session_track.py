@@ -215,13 +215,14 @@ def compose(old: np.ndarray, results: Mapping[int, Patch], locked: Sequence[int]
         Rows and columns outside which nothing changed.
     """
     new = old.copy()
-    gone = mask_to_region(np.isin(old, list(results)))
+    theirs = np.isin(old, list(results))
+    gone = mask_to_region(theirs)
     regions = [patch.region for patch in results.values() if patch.logits.size] + ([gone] if gone else [])
     if not regions:
         return new, NOWHERE
     rows, columns = (slice(min(s.start for s in part), max(s.stop for s in part)) for part in zip(*regions))
     before, after = old[rows, columns], new[rows, columns]  # the rest of a large plane stays as it is
-    after[np.isin(before, list(results))] = 0
+    after[theirs[rows, columns]] = 0
     best = np.zeros(before.shape, np.float32)
     winner = np.zeros(before.shape, np.uint32)
     for object_id, patch in results.items():
