@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("sam2_core.cli.export", "export", "Write labels as TIFF, NIfTI, COCO JSON or CTC."),
     "labels": ("sam2_core.cli.labels", "app", "Gather labelled images for training, and look after them."),
     "demo": ("sam2_core.cli.demo", "demo", "Track nuclei through a real time-lapse and show the picture."),
+    "serve": ("sam2_core.cli.serve", "serve", "Answer annotators in Label Studio with masks."),
     "finetune": ("sam2_core.cli.finetune", "finetune", "Train a model on a label store."),
     "evaluate": ("sam2_core.cli.evaluate", "evaluate", "Measure a model, or masks, on labelled data."),
     "models": ("sam2_core.cli.models", "app", "List, download, verify and add checkpoints."),

@@ -1,0 +1,254 @@
+"""The answer to a request for predictions: what was drawn becomes masks, and masks become regions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ls_backend.engine import Engine
+from ls_backend.errors import RequestError
+from ls_backend.images import Images, LoadedImage
+from ls_backend.label_config import LabelConfig, ObjectTag, parse_label_config
+from ls_backend.projects import ProjectOptions
+from ls_backend.prompts import FramePrompt, ObjectPrompt, read_prompts
+from ls_backend.protocol import Prediction, PredictRequest, PredictResponse, Task
+from ls_backend.results import image_regions, video_regions
+from ls_backend.tracks import Tracks
+from sam2_core.errors import InputError
+from sam2_core.predict.prompted_images import ImageAnswer, ImagePrompt
+
+_log = logging.getLogger("ls_backend")
+
+Answered = tuple[ObjectPrompt | None, ImageAnswer]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task of a request, and what is needed to answer it."""
+
+    task: Task
+    config: LabelConfig
+    options: ProjectOptions
+    model: str
+
+    def data(self, tag: ObjectTag) -> Any:
+        """What the task has for a tag."""
+        value = self.task.data.get(tag.key)
+        if not value:
+            raise RequestError(f"the task has no {tag.key}, which the tag {tag.name} of the labeling setup shows")
+        wanted = list if tag.kind == "stack" else str
+        if not isinstance(value, wanted) or (tag.kind == "stack" and not all(isinstance(v, str) for v in value)):
+            what = "a list of addresses" if tag.kind == "stack" else "an address"
+            raise RequestError(f"the task's {tag.key} has to be {what}")
+        return value
+
+
+class Predictor:
+    """Answers requests for predictions.
+
+    Parameters
+    ----------
+    engine : Engine
+    images : Images
+    tracks : Tracks
+        Where the masks of tracked objects of videos are kept, for which Label Studio has no tag.
+    options : callable
+        Gives the options of a project by its number.
+    version : callable
+        Gives the name of the model that answers where the project chose none.
+    track_seconds : float
+        After this time a tracked answer holds the frames that are done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        tracks: Tracks,
+        options: Callable[[int | None], ProjectOptions],
+        version: Callable[[], str],
+        track_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._images = images
+        self._tracks = tracks
+        self._options = options
+        self._version = version
+        self._track_seconds = track_seconds
+        self._embedding: set[asyncio.Task[None]] = set()
+
+    async def predict(self, request: PredictRequest) -> PredictResponse:
+        """Answer a request: at once where an annotator waits, else task by task.
+
+        Raises
+        ------
+        RequestError
+            The annotator's request cannot be answered. Tasks that nobody waits for are left without a prediction.
+        """
+        if not request.label_config:
+            raise RequestError("the request has no label_config, without which there is no telling what to answer")
+        if not request.tasks:
+            raise RequestError("the request has no task")
+        config = parse_label_config(request.label_config)
+        options = self._options(request.project_id)
+        model = options.model or self._version()
+        asked = [_Asked(task, config, options, model) for task in request.tasks]
+        context = request.context
+        if context is None:
+            results: list[Prediction | list[Prediction]] = [await self._annotate(each) for each in asked]
+            if len(asked) == 1:
+                self._embed_ahead(asked[0])
+        elif context.result:
+            results = [await self._answer(asked[0], context.result)]
+        else:
+            results = [Prediction(model_version=model)]
+            self._embed_ahead(asked[0])
+        return PredictResponse(results=results, model_version=model)
+
+    async def _answer(self, asked: _Asked, regions: Sequence[dict[str, Any]]) -> Prediction:
+        """What prompts on a task give, one object after the other."""
+        by_tag: dict[str, list[dict[str, Any]]] = {}
+        for region in regions:
+            by_tag.setdefault(str(region.get("to_name")), []).append(region)
+        found: list[dict[str, Any]] = []
+        for name, own in by_tag.items():
+            tag = asked.config.object(name)
+            answer = {"image": self._image, "stack": self._stack, "video": self._video}[tag.kind]
+            found += await answer(asked, tag, own)
+        return _prediction(found, asked.model)
+
+    async def _image(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        image = await self._images.image(asked.data(tag))
+        prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, image.size)
+        if not prompts:
+            return []
+        answers = await self._engine.answer(image, [_image_prompt(p.frames[0]) for p in prompts], asked.model)
+        return await asyncio.to_thread(image_regions, list(zip(prompts, answers)), asked.config, tag, image.size)
+
+    async def _stack(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        frames = await self._images.stack(asked.data(tag))
+        prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, frames.size, len(frames))
+        if not prompts:
+            return []
+        found: dict[int, list[dict[str, Any]]] = {}
+        async with aclosing(self._track(asked, frames, prompts)) as tracked:
+            async for frame, answers in tracked:
+                pairs = [(p, answers[p.key]) for p in prompts if p.key in answers]
+                found[frame] = await asyncio.to_thread(
+                    image_regions, pairs, asked.config, tag, frames.size, item_index=frame
+                )
+        return [region for frame in sorted(found) for region in found[frame]]
+
+    async def _video(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        clip = await self._images.video(asked.data(tag), tag.framerate)
+        prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, clip.size, len(clip))
+        if not prompts:
+            return []
+        masks: dict[str, dict[int, np.ndarray | None]] = {prompt.key: {} for prompt in prompts}
+        scores: dict[str, list[float]] = {prompt.key: [] for prompt in prompts}
+        async with aclosing(self._track(asked, clip, prompts)) as tracked:
+            async for frame, answers in tracked:
+                for key, answer in answers.items():
+                    masks[key][frame] = answer.mask if answer.mask.any() else None
+                    scores[key].append(answer.score)
+        found = await asyncio.to_thread(
+            video_regions, masks, prompts, asked.config, tag, clip.size, len(clip), clip.framerate, scores
+        )
+        if asked.task.id is not None:
+            await asyncio.to_thread(self._tracks.keep, asked.task.id, clip.size, masks, found)
+        return found
+
+    async def _track(
+        self, asked: _Asked, frames: Any, prompts: Sequence[ObjectPrompt]
+    ) -> AsyncIterator[tuple[int, dict[str, ImageAnswer]]]:
+        """The frames around the prompts, as they are done, until there are no more or the time is over."""
+        prompted = [frame.frame for prompt in prompts for frame in prompt.frames]
+        reach = asked.options.track_frames
+        span = range(max(min(prompted) - reach, 0), min(max(prompted) + reach + 1, len(frames)))
+        until = time.monotonic() + self._track_seconds
+        async with aclosing(self._engine.track(frames, frames.key, prompts, span, asked.model)) as tracked:
+            async for frame, answers in tracked:
+                yield frame, answers
+                if time.monotonic() > until:
+                    _log.warning("task %s: the time for tracking is over, of %d frames", asked.task.id, len(span))
+                    return
+
+    async def _annotate(self, asked: _Asked) -> Prediction | list[Prediction]:
+        """A prediction for a task that nobody has prompted; an empty list for none."""
+        try:
+            if asked.options.pre_annotate == "automatic":
+                return _prediction(await self._everything(asked), asked.model) or []
+            if asked.options.pre_annotate == "prompts" and (regions := _prompts_on(asked.task, asked.config)):
+                return await self._answer(asked, regions)
+        except RequestError as error:
+            _log.warning("task %s gets no prediction: %s", asked.task.id, error)
+        return []
+
+    async def _everything(self, asked: _Asked) -> list[dict[str, Any]]:
+        """Masks of all that is in the images of a task."""
+        found: list[dict[str, Any]] = []
+        for tag in asked.config.objects:
+            if tag.kind == "image":
+                image = await self._images.image(asked.data(tag))
+                found += await self._automatic(asked, tag, image, None)
+            elif tag.kind == "stack":
+                for index, address in enumerate(asked.data(tag)):
+                    image = await self._images.image(address)
+                    found += await self._automatic(asked, tag, image, index)
+        return found
+
+    async def _automatic(
+        self, asked: _Asked, tag: ObjectTag, image: LoadedImage, item_index: int | None
+    ) -> list[dict[str, Any]]:
+        answers = await self._engine.automatic(image, asked.model)
+        pairs: list[Answered] = [(None, answer) for answer in answers]
+        return await asyncio.to_thread(image_regions, pairs, asked.config, tag, image.size, item_index=item_index)
+
+    def _embed_ahead(self, asked: _Asked) -> None:
+        """Have the first image of a task embedded, without anybody waiting for it."""
+
+        async def embed() -> None:
+            try:
+                tag = next((t for t in asked.config.objects if t.kind != "video"), None)
+                if tag is not None:
+                    value = asked.data(tag)
+                    image = await self._images.image(value[0] if tag.kind == "stack" else value)
+                    await self._engine.embed(image, asked.model)
+            except InputError as error:
+                _log.info("task %s is not embedded ahead: %s", asked.task.id, error)
+
+        task = asyncio.create_task(embed())
+        self._embedding.add(task)
+        task.add_done_callback(self._embedding.discard)
+
+
+def _image_prompt(prompt: FramePrompt) -> ImagePrompt:
+    return ImagePrompt(points=prompt.points, labels=prompt.labels, box=prompt.box, mask=prompt.mask)
+
+
+def _prediction(regions: list[dict[str, Any]], model: str) -> Prediction:
+    scores = [float(region.get("score", 0)) for region in regions]
+    return Prediction(result=regions, score=float(np.mean(scores)) if scores else 0.0, model_version=model)
+
+
+def _prompts_on(task: Task, config: LabelConfig) -> list[dict[str, Any]]:
+    """Boxes and points that are on a task: of its newest annotation, else of the newest prediction that has some."""
+    known = {tag.name for tag in config.objects}
+    drawn = [a for a in task.annotations if not a.was_cancelled]
+    for holder in (*reversed(drawn), *reversed(task.predictions)):
+        found = [
+            region
+            for region in holder.result
+            if str(region.get("type", "")).startswith(("rectangle", "keypoint", "videorectangle"))
+            and region.get("to_name") in known
+        ]
+        if found:
+            return found
+    return []

@@ -1,0 +1,70 @@
+"""Masks of objects that were tracked through videos, kept until the annotator submits the boxes made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2_core.masks import mask_to_rle, rle_to_mask
+from sam2_core.volume.files import write_json
+
+
+class Tracks:
+    """A folder with the tracked masks of each task, by region.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(
+        self,
+        task: int,
+        size: tuple[int, int],
+        masks: Mapping[str, Mapping[int, np.ndarray | None]],
+        regions: Sequence[dict[str, Any]],
+    ) -> None:
+        """Keep the masks of a task's objects, each under the id of its region; later ones replace those before.
+
+        Parameters
+        ----------
+        task : int
+        size : (int, int)
+            Height and width of the video.
+        masks : mapping of object key to masks
+            By frame from 0; None where the object is not.
+        regions : sequence of dict
+            As Label Studio gets them, with the key of the object in `meta.sam2`.
+        """
+        known = self._read(task)
+        for region in regions:
+            own = masks.get(str(region.get("meta", {}).get("sam2")), {})
+            known[str(region["id"])] = {
+                str(frame): mask_to_rle(mask)["counts"] for frame, mask in own.items() if mask is not None
+            }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._path(task), {"size": list(size), "regions": known})
+
+    def masks_for(self, task: int, region: str, frame: int) -> np.ndarray | None:
+        """The mask (H, W), bool, of a region on a frame from 0; None if none was tracked there."""
+        counts = self._read(task).get(region, {}).get(str(frame))
+        if counts is None:
+            return None
+        size = json.loads(self._path(task).read_text())["size"]
+        return rle_to_mask({"size": size, "counts": counts})
+
+    def _read(self, task: int) -> dict[str, dict[str, Any]]:
+        try:
+            return json.loads(self._path(task).read_text(encoding="utf-8"))["regions"]
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    def _path(self, task: int) -> Path:
+        return self._folder / f"task{task}.json"

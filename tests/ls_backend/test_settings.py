@@ -1,0 +1,96 @@
+"""Settings come from flags, variables and a file, in this order, and bad ones are told in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ls_backend.settings import Settings, load_settings, signing_key
+from sam2_core.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "LABEL_STUDIO_URL",
+        "LABEL_STUDIO_API_KEY",
+        "SAM2_SERVE_PORT",
+        "SAM2_SERVE_MODEL",
+        "SAM2_SERVE_SECRET",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_flags_go_before_variables_and_variables_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("port: 1\nmodel: from-file\ntrack_frames: 7\nLABEL_STUDIO_URL: http://file:1\n")
+    monkeypatch.setenv("SAM2_SERVE_PORT", "2")
+    monkeypatch.setenv("SAM2_SERVE_MODEL", "from-variable")
+    settings = load_settings(file, port=3)
+    assert (settings.port, settings.model, settings.track_frames) == (3, "from-variable", 7)
+    assert str(settings.label_studio_url) == "http://file:1/"
+
+
+def test_variables_of_label_studio_have_their_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "https://labels.example.org")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "very secret")
+    settings = load_settings()
+    assert settings.label_studio_url.host == "labels.example.org"
+    assert settings.label_studio_api_key is not None
+    assert settings.label_studio_api_key.get_secret_value() == "very secret"
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "very-secret")
+    settings = load_settings(secret="also-secret", basic_auth="user:hidden", webhook_secret="concealed")
+    shown = f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert not any(word in shown for word in ("very-secret", "also-secret", "hidden", "concealed"))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"port": 70000}, "^port: "),
+        ({"host": "0.0.0.0"}, "SAM2_SERVE_SECRET"),
+        ({"secret": "short"}, "^secret: has to be at least 8"),
+        ({"secret": "with/a/slash"}, "^secret: "),
+        ({"basic_auth": "no-password"}, "USER:PASSWORD"),
+        ({"label_studio_url": "ftp://somewhere"}, "^label_studio_url: "),
+        ({"pre_annotate": "sometimes"}, "^pre_annotate: "),
+        ({"unheard_of": 1}, "^unheard_of: "),
+    ],
+)
+def test_a_bad_setting_is_named(given: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_settings(**given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"secret": "long-enough"}, {"basic_auth": "user:word"}, {"open": True}])
+def test_other_machines_may_come_in_where_somebody_checks_who_asks_or_wants_it_so(given: dict) -> None:
+    assert not load_settings(host="0.0.0.0", **given).is_local
+
+
+@pytest.mark.parametrize("content", ["port: [", "- a list", "just text"])
+def test_a_file_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError, match="serve.yaml"):
+        load_settings(file)
+    with pytest.raises(InputError, match="no file of settings"):
+        load_settings(tmp_path / "absent.yaml")
+
+
+def test_the_address_that_others_see() -> None:
+    assert Settings(host="127.0.0.1", port=1234).url == "http://127.0.0.1:1234"
+    assert Settings(public_url="https://sam.example.org/").url == "https://sam.example.org"
+
+
+def test_the_signing_key_stays_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+    key = signing_key(tmp_path / "state")
+    assert len(key) == 32
+    assert signing_key(tmp_path / "state") == key
+    assert (tmp_path / "state" / "signing.key").stat().st_mode & 0o077 == 0
