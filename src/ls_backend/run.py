@@ -36,9 +36,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         from ls_backend.service import Service
 
         service = Service(settings)
-        say(
-            f"{service.models.current} serves Label Studio at {settings.label_studio_url}, labels go into {settings.labels}"
-        )
+        say(f"{service.models.current} answers {settings.label_studio_url}; labels go into {settings.labels}")
         path = "/SECRET" if settings.secret else ""
         say(f"connect {settings.url}{path} there: Settings > Model > Connect Model, interactive preannotations on")
         if settings.label_studio_api_key is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from ls_backend.client import LabelStudio
 from ls_backend.engine import Engine

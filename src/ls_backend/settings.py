@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +22,7 @@ from sam2_core.errors import InputError
 from sam2_core.volume.files import disk_errors, replacing
 
 PreAnnotate = Literal["prompts", "automatic", "off"]
-"""What a task gets without anybody's prompts: masks of the boxes and points that are on it, masks of everything, nothing."""
+"""What a task gets unasked: masks of the boxes and points that are on it, masks of everything, or nothing."""
 
 GIB = 2**30
 
@@ -88,10 +89,7 @@ class Settings(BaseSettings):
     @field_validator("secret")
     @classmethod
     def _fits_a_path(cls, value: SecretStr | None) -> SecretStr | None:
-        text = "" if value is None else value.get_secret_value()
-        if value is not None and not (
-            len(text) >= 8 and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
-        ):
+        if value is not None and not re.fullmatch(r"[\w-]{8,}", value.get_secret_value(), re.ASCII):
             raise ValueError('has to be at least 8 letters, digits, "-" and "_"')
         return value
 
@@ -99,8 +97,8 @@ class Settings(BaseSettings):
     def _is_guarded(self) -> Settings:
         if not (self.is_local or self.open or self.secret or self.basic_auth):
             raise ValueError(
-                f"{self.host} can be reached from other machines: set SAM2_SERVE_SECRET or SAM2_SERVE_BASIC_AUTH, so that "
-                "not everybody can use this server, or give --open"
+                f"{self.host} can be reached from other machines: set SAM2_SERVE_SECRET or SAM2_SERVE_BASIC_AUTH, so "
+                "that not everybody can use this server, or give --open"
             )
         return self
 
