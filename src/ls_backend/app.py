@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -26,8 +26,10 @@ from ls_backend.protocol import (
     WebhookAnswer,
 )
 from ls_backend.security import Guard
-from ls_backend.service import Service
 from sam2_core.errors import InputError
+
+if TYPE_CHECKING:
+    from ls_backend.service import Service
 
 _log = logging.getLogger("ls_backend")
 

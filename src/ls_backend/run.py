@@ -6,12 +6,18 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 from ls_backend.settings import Settings
 from sam2_core.errors import InputError
 
+if TYPE_CHECKING:
+    from ls_backend.service import Service
 
-def run(settings: Settings, say: Callable[[str], None]) -> None:
+
+def run(
+    settings: Settings, say: Callable[[str], None], make_app: Callable[[Service], Any] | None = None
+) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Parameters
@@ -19,6 +25,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     settings : Settings
     say : callable
         Tells the user a line.
+    make_app : callable, optional
+        Makes the ASGI application of the service; by default that of `ls_backend.app`.
 
     Raises
     ------
@@ -43,7 +51,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
             say(
                 "LABEL_STUDIO_API_KEY is not set: images are fetched and labels are read only where that needs no token"
             )
-        app = create_app(service)
+        app = (make_app or create_app)(service)
         options = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10
         )
