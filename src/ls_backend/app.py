@@ -25,6 +25,7 @@ from ls_backend.protocol import (
     VersionsResponse,
     WebhookAnswer,
 )
+from ls_backend.reason import reason_header
 from ls_backend.security import Guard
 from sam2_core.errors import InputError
 
@@ -157,6 +158,5 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    if status >= 400:
-        _log.warning("%d: %s", status, sentence)
-    return JSONResponse(Problem(error=sentence).model_dump(), status, headers)
+    _log.warning("%d: %s", status, sentence)
+    return JSONResponse(Problem(error=sentence).model_dump(), status, {**(headers or {}), **reason_header(sentence)})

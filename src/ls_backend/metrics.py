@@ -16,9 +16,11 @@ class Metrics:
     ----------
     waiting : callable
         Gives the number of jobs that wait for the model.
+    model : callable
+        Gives the name of the model that answers.
     """
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self, waiting: Callable[[], int], model: Callable[[], str]) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "sam2_requests", "Requests, by endpoint and status.", ("endpoint", "status"), registry=self._registry
@@ -34,7 +36,8 @@ class Metrics:
             "sam2_batch_size", "Prompts that were answered together.", buckets=(1, 2, 4, 8, 16, 32),
             registry=self._registry,
         )  # fmt: skip
-        self._model = Info("sam2_model", "The model that answers.", registry=self._registry)
+        self._model = model
+        self._info = Info("sam2_model", "The model that answers.", registry=self._registry)
         Gauge("sam2_waiting", "Jobs that wait for the model.", registry=self._registry).set_function(waiting)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
@@ -48,10 +51,7 @@ class Metrics:
         if kind == "answer":
             self._batch.observe(size)
 
-    def model(self, name: str) -> None:
-        """This model answers from now on."""
-        self._model.info({"version": name})
-
     def text(self) -> bytes:
         """All numbers, as Prometheus reads them."""
+        self._info.info({"version": self._model()})
         return generate_latest(self._registry)

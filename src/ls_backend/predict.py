@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,14 @@ class _Asked:
             what = "a list of addresses" if tag.kind == "stack" else "an address"
             raise RequestError(f"the task's {tag.key} has to be {what}")
         return value
+
+    def framerate(self, tag: ObjectTag) -> float:
+        """By which Label Studio numbers the frames of a video."""
+        value = self.task.data.get(tag.framerate_key) if tag.framerate_key else None
+        try:
+            return float(value) if value is not None else tag.framerate
+        except (TypeError, ValueError):
+            raise RequestError(f"the task's {tag.framerate_key} has to be the frame rate, a number") from None
 
 
 class Predictor:
@@ -125,7 +133,7 @@ class Predictor:
         return _prediction(found, asked.model)
 
     async def _image(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        image = await self._images.image(asked.data(tag))
+        image = await self._images.image(asked.data(tag), asked.task.id)
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, image.size)
         if not prompts:
             return []
@@ -133,7 +141,7 @@ class Predictor:
         return await asyncio.to_thread(image_regions, list(zip(prompts, answers)), asked.config, tag, image.size)
 
     async def _stack(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        frames = await self._images.stack(asked.data(tag))
+        frames = await self._images.stack(asked.data(tag), asked.task.id)
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, frames.size, len(frames))
         if not prompts:
             return []
@@ -147,7 +155,7 @@ class Predictor:
         return [region for frame in sorted(found) for region in found[frame]]
 
     async def _video(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        clip = await self._images.video(asked.data(tag), tag.framerate)
+        clip = await self._images.video(asked.data(tag), asked.framerate(tag), asked.task.id)
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, clip.size, len(clip))
         if not prompts:
             return []
@@ -167,7 +175,7 @@ class Predictor:
 
     async def _track(
         self, asked: _Asked, frames: Any, prompts: Sequence[ObjectPrompt]
-    ) -> AsyncIterator[tuple[int, dict[str, ImageAnswer]]]:
+    ) -> AsyncGenerator[tuple[int, dict[str, ImageAnswer]]]:
         """The frames around the prompts, as they are done, until there are no more or the time is over."""
         prompted = [frame.frame for prompt in prompts for frame in prompt.frames]
         reach = asked.options.track_frames
@@ -196,11 +204,11 @@ class Predictor:
         found: list[dict[str, Any]] = []
         for tag in asked.config.objects:
             if tag.kind == "image":
-                image = await self._images.image(asked.data(tag))
+                image = await self._images.image(asked.data(tag), asked.task.id)
                 found += await self._automatic(asked, tag, image, None)
             elif tag.kind == "stack":
                 for index, address in enumerate(asked.data(tag)):
-                    image = await self._images.image(address)
+                    image = await self._images.image(address, asked.task.id)
                     found += await self._automatic(asked, tag, image, index)
         return found
 
@@ -219,7 +227,7 @@ class Predictor:
                 tag = next((t for t in asked.config.objects if t.kind != "video"), None)
                 if tag is not None:
                     value = asked.data(tag)
-                    image = await self._images.image(value[0] if tag.kind == "stack" else value)
+                    image = await self._images.image(value[0] if tag.kind == "stack" else value, asked.task.id)
                     await self._engine.embed(image, asked.model)
             except InputError as error:
                 _log.info("task %s is not embedded ahead: %s", asked.task.id, error)

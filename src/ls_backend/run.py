@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from ls_backend.service import Service
 
 
-def run(
-    settings: Settings, say: Callable[[str], None], make_app: Callable[[Service], Any] | None = None
-) -> None:
+def run(settings: Settings, say: Callable[[str], None], make_app: Callable[[Service], Any] | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Parameters
@@ -41,6 +39,7 @@ def run(
         import uvicorn
 
         from ls_backend.app import create_app
+        from ls_backend.reason import ReasonProtocol
         from ls_backend.service import Service
 
         service = Service(settings)
@@ -53,7 +52,12 @@ def run(
             )
         app = (make_app or create_app)(service)
         options = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10
+            app,
+            http=ReasonProtocol,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
         )
         uvicorn.Server(options).run(sockets=[listener])
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from ls_backend.reason import reason_header
 from ls_backend.settings import Settings
 
 MAX_BODY = 256 * 2**20
@@ -131,8 +132,8 @@ def _host_name(host: str) -> str:
 
 
 async def _answer(send: Any, status: int, sentence: str) -> None:
-    headers = {"WWW-Authenticate": 'Basic realm="sam2"'} if status == 401 else None
-    response = JSONResponse({"error": sentence}, status, headers)
+    headers = {"WWW-Authenticate": 'Basic realm="sam2"'} if status == 401 else {}
+    response = JSONResponse({"error": sentence}, status, {**headers, **reason_header(sentence)})
     await response({"type": "http"}, _nothing, send)
 
 

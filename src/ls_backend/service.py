@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
+from urllib.parse import urlsplit
 
 from ls_backend.client import LabelStudio
 from ls_backend.engine import Engine
+from ls_backend.errors import RequestError
 from ls_backend.images import ImageLimits, Images
+from ls_backend.label_config import parse_label_config
 from ls_backend.metrics import Metrics
 from ls_backend.models import Models
 from ls_backend.plane_routes import PlaneRoutes
@@ -18,7 +23,8 @@ from ls_backend.settings import Settings, signing_key
 from ls_backend.state import State
 from ls_backend.sync import StoreSync
 from ls_backend.tracks import Tracks
-from ls_backend.training import Training
+from ls_backend.training import Training, serving_model
+from ls_backend.volume_tasks import volume_of
 from sam2_core.labelstore import LabelStore
 from sam2_core.predict.embedding_cache import EmbeddingCache, embeddings_dir
 
@@ -40,6 +46,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._tasks: set[asyncio.Task[None]] = set()
         key = None if settings.label_studio_api_key is None else settings.label_studio_api_key.get_secret_value()
         folder = settings.state_folder
         self.store = LabelStore.create(settings.labels)
@@ -47,20 +54,32 @@ class Service:
         self.client = LabelStudio(str(settings.label_studio_url), key, settings.allowed_hosts)
         limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_video_bytes)
         self.planes = PlaneRoutes(signing_key(folder), settings.volumes, settings.url)
-        self.images = Images(self.client, limits, settings.image_memory, local=self.planes.local_plane)
+        self.images = Images(
+            self.client, limits, settings.image_memory, local=self.planes.local_plane, folder=folder / "downloads"
+        )
         cache = EmbeddingCache(
             embeddings_dir() if settings.embedding_disk else None, settings.embedding_memory, settings.embedding_disk
         )
-        self.models = Models(self.state.model or settings.model, settings.device, cache)
+        self.models = Models(serving_model(self.state, settings.model), settings.device, cache)
         self.engine = Engine(self.models, limit=settings.max_waiting)
-        self.metrics = Metrics(lambda: self.engine.queue_length)
+        self.metrics = Metrics(lambda: self.engine.queue_length, lambda: self.models.current)
         self.engine.observer = self.metrics.work
         self.tracks = Tracks(folder / "tracks")
         self.predictor = Predictor(
             self.engine, self.images, self.tracks, self.options, lambda: self.models.current, settings.track_seconds
         )
         self.training = Training(self.store, self.state, self.models, folder / "jobs", settings)
-        self.sync = StoreSync(self.client, self.images, self.store, self.state, self.training)
+        self.sync = StoreSync(
+            self.client,
+            self.images,
+            self.store,
+            self.state,
+            self.training,
+            masks_for=self.tracks.masks_for,
+            volume_of=lambda task: volume_of(task, self.planes.addresses),
+            is_partial=settings.partial,
+            max_pixels=settings.max_image_pixels,
+        )
 
     async def start(self) -> None:
         """Begin to answer; what was missed while the server was down is fetched in the background."""
@@ -82,12 +101,54 @@ class Service:
         return project_options(None if project is None else self.state.options(project), self.settings)
 
     async def connect(self, request: SetupRequest) -> str:
-        """Take note of a project; gives the name of the model that answers it."""
+        """Take note of a project; gives the name of the model that answers it.
+
+        Raises
+        ------
+        RequestError
+            The project asks for what there is not, or has no tag for answers.
+        """
         options = project_options(request.extra_params, self.settings)
-        if options.model is not None:
-            self.models.check(options.model)
+        model = self.models.current if options.model is None else self.models.check(options.model)
         if request.project_id is not None:
             await asyncio.to_thread(
                 self.sync.note_project, request.project_id, request.label_config, request.extra_params
             )
-        return options.model or self.models.current
+            self._keep(self._secure_webhooks(request.project_id))
+        if request.label_config:
+            config = parse_label_config(request.label_config)
+            for tag in config.objects:
+                config.answer(tag, None)
+        return model
+
+    async def notice(self, payload: dict[str, Any]) -> str:
+        """Take note of a webhook; says what becomes of it. When this returns it is on disk."""
+        return await self.sync.webhook(payload)
+
+    async def train(self) -> dict[str, Any]:
+        """Ask for a training; gives `Training.status`."""
+        said = await asyncio.to_thread(self.training.request)
+        return {**self.training.status(), "message": said}
+
+    async def _secure_webhooks(self, project: int) -> None:
+        """Have a project's webhooks show the secret, which Label Studio does not give them when it makes them."""
+        secret = self.settings.webhook_secret
+        if secret is None:
+            return
+        header = {"X-Webhook-Secret": secret.get_secret_value()}
+        try:
+            async for hook in self.client.pages("/api/webhooks/", project=project):
+                is_ours = str(hook.get("url", "")).rstrip("/").endswith("/webhook") and self._is_own(str(hook["url"]))
+                if is_ours and hook.get("headers") != header:
+                    await self.client.patch(f"/api/webhooks/{hook['id']}/", {"headers": header})
+        except RequestError as error:
+            _log.warning("project %d: its webhooks could not be given the secret: %s", project, error)
+
+    def _is_own(self, url: str) -> bool:
+        mine, other = urlsplit(self.settings.url), urlsplit(url)
+        return (mine.hostname, mine.port) == (other.hostname, other.port)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

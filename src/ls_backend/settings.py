@@ -158,11 +158,13 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     InputError
         The file cannot be read, or a setting has a value that it cannot have.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    if config is not None and not config.expanduser().is_file():
-        raise InputError(f"{config} is no file of settings: give a YAML file")
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    if config is not None:
+        if not config.expanduser().is_file():
+            raise InputError(f"{config} is no file of settings: give a YAML file")
+        given["config"] = config.expanduser()
     try:
-        return Settings(**given, **({} if config is None else {"config": config.expanduser()}))
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = "".join(f"{part}: " for part in first["loc"][:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from sam2_core.masks import mask_to_rle, rle_to_mask
 from sam2_core.volume.files import write_json
+
+_NOTHING: dict[str, Any] = {"size": [0, 0], "regions": {}}
 
 
 class Tracks:
@@ -23,6 +26,8 @@ class Tracks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
+        self._last: tuple[int, int, dict[str, Any]] | None = None
 
     def keep(
         self,
@@ -43,7 +48,7 @@ class Tracks:
         regions : sequence of dict
             As Label Studio gets them, with the key of the object in `meta.sam2`.
         """
-        known = self._read(task)
+        known = dict(self._read(task)["regions"])
         for region in regions:
             own = masks.get(str(region.get("meta", {}).get("sam2")), {})
             known[str(region["id"])] = {
@@ -54,17 +59,21 @@ class Tracks:
 
     def masks_for(self, task: int, region: str, frame: int) -> np.ndarray | None:
         """The mask (H, W), bool, of a region on a frame from 0; None if none was tracked there."""
-        counts = self._read(task).get(region, {}).get(str(frame))
-        if counts is None:
-            return None
-        size = json.loads(self._path(task).read_text())["size"]
-        return rle_to_mask({"size": size, "counts": counts})
+        known = self._read(task)
+        counts = known["regions"].get(region, {}).get(str(frame))
+        return None if counts is None else rle_to_mask({"size": known["size"], "counts": counts})
 
-    def _read(self, task: int) -> dict[str, dict[str, Any]]:
+    def _read(self, task: int) -> dict[str, Any]:
+        """What is kept of a task; a store that asks frame by frame has it read once."""
+        path = self._path(task)
         try:
-            return json.loads(self._path(task).read_text(encoding="utf-8"))["regions"]
-        except (OSError, ValueError, KeyError):
-            return {}
+            stamp = path.stat().st_mtime_ns
+        except OSError:
+            return _NOTHING
+        with self._lock:
+            if self._last is None or self._last[:2] != (task, stamp):
+                self._last = task, stamp, json.loads(path.read_text(encoding="utf-8"))
+            return self._last[2]
 
     def _path(self, task: int) -> Path:
         return self._folder / f"task{task}.json"

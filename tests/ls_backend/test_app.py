@@ -30,7 +30,7 @@ class FakeService:
         self.training = self
         self.planes = self
         self.router = APIRouter()
-        self.metrics = Metrics(lambda: 3)
+        self.metrics = Metrics(lambda: 3, lambda: self.current)
         self.current = "cells-nano"
         self.queue_length = 3
         self.failure: Exception | None = None
@@ -171,7 +171,6 @@ def test_an_unknown_address_or_method(client: TestClient) -> None:
 def test_numbers_for_prometheus(client: TestClient, service: FakeService) -> None:
     client.post("/predict", json=TASK)
     service.metrics.work("answer", 0.02, 5)
-    service.metrics.model("cells-nano")
     text = client.get("/metrics").text
     assert 'sam2_requests_total{endpoint="/predict",status="200"} 1.0' in text
     assert "sam2_waiting 3.0" in text
