@@ -73,6 +73,11 @@ class VideoFrames:
         """(height, width) in pixels."""
         return self._size
 
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds after the first frame at which each is shown, (T,) float64; even steps if the file does not tell."""
+        return self._seconds
+
     def frame(self, i: int) -> np.ndarray:
         """Frame `i`: (H, W, 3), or (H, W) if grey; uint8, or float32 in [0, 1] after the window."""
         raw = self._raw(check_index(i, len(self)))
@@ -98,7 +103,7 @@ class VideoFrames:
         stream = self._open()
         codec = stream.codec_context.name
         packets = [(p.pts, p.is_keyframe) for p in self._container.demux(stream) if p.size and not p.is_discard]
-        self._open()
+        stream = self._open()
         first = next(self._decoder, None)
         if first is None:
             raise InputError(f"{self._name} holds no frame that can be decoded: the file may be damaged")
@@ -119,7 +124,13 @@ class VideoFrames:
         else:
             self._times = None
             self._keyframes = np.asarray([0])
-            self._count = 1 + sum(1 for _ in self._decoder)
+            times = [first.pts, *(picture.pts for picture in self._decoder)]
+            self._count = len(times)
+        stamps = times if self._times is None else self._times
+        if None in stamps:
+            self._seconds = np.arange(self._count) / float(stream.average_rate or 25)
+        else:
+            self._seconds = np.maximum.accumulate(np.subtract(stamps, stamps[0])) * float(stream.time_base)
         self._open()
 
     def _raw(self, i: int) -> np.ndarray:
