@@ -155,7 +155,7 @@ def _request(number: int, spots: list[tuple[float, float]], count: int | None, s
         for i, (x, y) in enumerate(spots[:count])
     ]  # fmt: skip
     return {
-        "tasks": [{"id": number, "data": {"image": f"/{number}.png"}, "annotations": [], "predictions": []}],
+        "tasks": [{"id": number, "data": {"image": f"/data/upload/1/{number}.png"}, "annotations": [], "predictions": []}],
         "project": "1.1",
         "label_config": CONFIG,
         "params": {"context": {"result": regions} if count else None},
@@ -166,9 +166,10 @@ def _request(number: int, spots: list[tuple[float, float]], count: int | None, s
 def _images(folder: Path, count: int, side: int) -> Iterator[str]:
     """A server of images in the place of Label Studio; gives its address."""
     home = folder / "images"
-    home.mkdir()
+    uploads = home / "data" / "upload" / "1"
+    uploads.mkdir(parents=True)
     for i in range(count):
-        Image.fromarray(picture(side, seed=i)).save(home / f"{i}.png")
+        Image.fromarray(picture(side, seed=i)).save(uploads / f"{i}.png")
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

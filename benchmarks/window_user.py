@@ -331,7 +331,7 @@ def redraw(user: User) -> None:
 
 def train(user: User) -> None:
     """Watch the window beside a training that the widget *Fine-tune* has started and follows."""
-    from napari_sam2.finetune_job import FinetuneRequest, JobState
+    from sam2_core.finetune_job import FinetuneRequest, JobState
 
     widget = user.viewer.window.add_plugin_dock_widget("napari-sam2", "Fine-tune")[1]
     request = FinetuneRequest(user.job.store, "window-benchmark", steps=1000, images=1, limit=1, automatic=0)

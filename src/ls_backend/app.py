@@ -158,5 +158,6 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+    sentence = sentence.encode("utf-8", "replace").decode()  # a request may have half characters
     _log.warning("%d: %s", status, sentence)
     return JSONResponse(Problem(error=sentence).model_dump(), status, {**(headers or {}), **reason_header(sentence)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,7 +124,7 @@ class Engine:
         objects: Sequence[PromptedObject],
         span: range,
         model: str | None = None,
-    ) -> AsyncIterator[tuple[int, dict[str, ImageAnswer]]]:
+    ) -> AsyncGenerator[tuple[int, dict[str, ImageAnswer]]]:
         """Carry objects from their first prompts to both ends of a span of frames.
 
         Parameters

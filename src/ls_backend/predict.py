@@ -20,7 +20,7 @@ from ls_backend.projects import ProjectOptions
 from ls_backend.prompts import FramePrompt, ObjectPrompt, read_prompts
 from ls_backend.protocol import Prediction, PredictRequest, PredictResponse, Task
 from ls_backend.results import image_regions, video_regions
-from ls_backend.tracks import Tracks
+from ls_backend.tracks import MaskTrack, Tracks
 from sam2_core.errors import InputError
 from sam2_core.predict.prompted_images import ImageAnswer, ImagePrompt
 
@@ -149,8 +149,9 @@ class Predictor:
         async with aclosing(self._track(asked, frames, prompts)) as tracked:
             async for frame, answers in tracked:
                 pairs = [(p, answers[p.key]) for p in prompts if p.key in answers]
-                found[frame] = await asyncio.to_thread(
-                    image_regions, pairs, asked.config, tag, frames.size, item_index=frame
+                # a frame between the first prompts of two objects comes once with each
+                found.setdefault(frame, []).extend(
+                    await asyncio.to_thread(image_regions, pairs, asked.config, tag, frames.size, item_index=frame)
                 )
         return [region for frame in sorted(found) for region in found[frame]]
 
@@ -159,12 +160,12 @@ class Predictor:
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, clip.size, len(clip))
         if not prompts:
             return []
-        masks: dict[str, dict[int, np.ndarray | None]] = {prompt.key: {} for prompt in prompts}
+        masks = {prompt.key: MaskTrack() for prompt in prompts}
         scores: dict[str, list[float]] = {prompt.key: [] for prompt in prompts}
         async with aclosing(self._track(asked, clip, prompts)) as tracked:
             async for frame, answers in tracked:
                 for key, answer in answers.items():
-                    masks[key][frame] = answer.mask if answer.mask.any() else None
+                    await asyncio.to_thread(masks[key].add, frame, answer.mask)
                     scores[key].append(answer.score)
         found = await asyncio.to_thread(
             video_regions, masks, prompts, asked.config, tag, clip.size, len(clip), clip.framerate, scores

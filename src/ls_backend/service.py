@@ -82,7 +82,8 @@ class Service:
         )
 
     async def start(self) -> None:
-        """Begin to answer; what was missed while the server was down is fetched in the background."""
+        """Load the model and begin to answer; what was missed meanwhile is fetched in the background."""
+        await asyncio.to_thread(self.models.get)
         await self.engine.start()
         await self.training.start()
         await self.sync.start()

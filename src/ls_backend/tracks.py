@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,33 @@ from sam2_core.masks import mask_to_rle, rle_to_mask
 from sam2_core.volume.files import write_json
 
 _NOTHING: dict[str, Any] = {"size": [0, 0], "regions": {}}
+
+
+class MaskTrack(Mapping[int, np.ndarray]):
+    """The masks (H, W), bool, of an object by frame from 0, where it is; run-length coded until they are looked at."""
+
+    def __init__(self) -> None:
+        self._codes: dict[int, dict[str, Any]] = {}
+
+    def add(self, frame: int, mask: np.ndarray) -> None:
+        """Add the mask of a frame; an empty one is none."""
+        if mask.any():
+            self._codes[frame] = mask_to_rle(mask)
+        else:
+            self._codes.pop(frame, None)
+
+    def counts(self) -> dict[str, str]:
+        """COCO's compressed code of each mask, by frame."""
+        return {str(frame): code["counts"] for frame, code in self._codes.items()}
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        return rle_to_mask(self._codes[frame])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._codes)
+
+    def __len__(self) -> int:
+        return len(self._codes)
 
 
 class Tracks:
@@ -33,8 +60,8 @@ class Tracks:
         self,
         task: int,
         size: tuple[int, int],
-        masks: Mapping[str, Mapping[int, np.ndarray | None]],
-        regions: Sequence[dict[str, Any]],
+        masks: Mapping[str, MaskTrack],
+        regions: Sequence[Mapping[str, Any]],
     ) -> None:
         """Keep the masks of a task's objects, each under the id of its region; later ones replace those before.
 
@@ -43,17 +70,13 @@ class Tracks:
         task : int
         size : (int, int)
             Height and width of the video.
-        masks : mapping of object key to masks
-            By frame from 0; None where the object is not.
+        masks : mapping of str to MaskTrack
+            By key of the object.
         regions : sequence of dict
             As Label Studio gets them, with the key of the object in `meta.sam2`.
         """
         known = dict(self._read(task)["regions"])
-        for region in regions:
-            own = masks.get(str(region.get("meta", {}).get("sam2")), {})
-            known[str(region["id"])] = {
-                str(frame): mask_to_rle(mask)["counts"] for frame, mask in own.items() if mask is not None
-            }
+        known |= {str(region["id"]): masks[region["meta"]["sam2"]].counts() for region in regions}
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(self._path(task), {"size": list(size), "regions": known})
 
@@ -64,7 +87,7 @@ class Tracks:
         return None if counts is None else rle_to_mask({"size": known["size"], "counts": counts})
 
     def _read(self, task: int) -> dict[str, Any]:
-        """What is kept of a task; a store that asks frame by frame has it read once."""
+        """What is kept of a task; for one who asks frame by frame it is read once."""
         path = self._path(task)
         try:
             stamp = path.stat().st_mtime_ns
