@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sam2_core.build import load_model, resolve_device
 from sam2_core.configs import config_text, load_config
 from sam2_core.errors import InputError
-from sam2_core.finetuning import RUN, TRAINED
+from sam2_core.finetuning import METRICS, RUN, TRAINED
 from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.records import now
 from sam2_core.labelstore.snapshots import read_snapshot
@@ -34,10 +34,8 @@ from training.overrides import override
 from training.presets import PRESETS
 from training.settings import Phase, TrainSettings
 from training.tasks import image_tasks
-from training.trainer import CHECKPOINT
-from training.validation import AUTOMATIC, Measures, Validator, measure
-
-METRICS = "metrics.json"
+from training.trainer import CHECKPOINT, METRIC
+from training.validation import AUTOMATIC, Measures, Validator, measure, numbers
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,8 @@ def finetune(
     after = _measure(out, "after", settings.total_steps, temporary, sequences, options)
     items = sum(entry.part == part for entry in read_snapshot(store.path, snapshot).entries)
     gain = Gain(part, items, chooses and not test, before, after) if sequences else Gain()
-    write_json(out / METRICS, asdict(gain))
+    main = {name: numbers(measures)[METRIC] for name, measures in (("before", before), ("after", after)) if measures}
+    write_json(out / METRICS, {**asdict(gain), "main": main})
     made = f"{options.start}, fine-tuned with `sam2 finetune --preset {options.preset}`"
     (out / CARD).write_text(card(options.out.name, made, store, snapshot, settings, gain), encoding="utf-8")
     (out / TRAINED).unlink()

@@ -19,10 +19,10 @@ from superqt import QCollapsible
 from superqt.utils import create_worker
 
 from napari_sam2 import model_list
-from napari_sam2.finetune_job import FinetuneRequest
 from napari_sam2.label_pool import StoreSummary, default_store, summarise
 from napari_sam2.model_box import ModelBox
 from sam2_core.errors import InputError
+from sam2_core.finetune_job import FinetuneRequest
 from sam2_core.finetuning import PRESETS
 
 NAME = "my-model"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QLabel, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
-from napari_sam2.finetune_job import FinetuneJob, JobState
-from napari_sam2.finetune_log import Gain
+from sam2_core.finetune_job import FinetuneJob, JobState
+from sam2_core.finetune_log import Gain
 
 _METRICS = {
     "clicks1": "1 click",

@@ -27,9 +27,9 @@ from superqt.utils import create_worker
 
 from napari_sam2.curves import Curve, CurvePlot
 from napari_sam2.finetune_form import FinetuneForm
-from napari_sam2.finetune_job import FinetuneJob, FinetuneRequest, JobState, check_extra, unfinished
 from napari_sam2.finetune_results import GainTable, duration_text, metric_title, state_text
 from sam2_core.errors import InputError
+from sam2_core.finetune_job import FinetuneJob, FinetuneRequest, JobState, check_extra, unfinished
 
 if TYPE_CHECKING:
     import napari

@@ -19,8 +19,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam2.model_list import card_text, check_new_name, suggested_name
+from napari_sam2.model_list import card_text, suggested_name
 from sam2_core.errors import InputError
+from sam2_core.weights.own import check_new_name
 from sam2_core.weights.table import Checkpoint
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from sam2_core.errors import InputError
 from sam2_core.volume.files import write_json
-from sam2_core.weights.own import check_name
 from sam2_core.weights.table import CHECKPOINTS, Checkpoint, find_checkpoint, own_checkpoints
 
 BUNDLED = "cells-nano"
@@ -115,19 +114,6 @@ def suggested_name(file: Path) -> str:
     stem = file.stem if file.stem.lower() not in ("model", "checkpoint") else file.parent.name
     name = "".join(ch if ch.isascii() and (ch.isalnum() or ch in "._-") else "-" for ch in stem).strip("._-")
     return name or "my-model"
-
-
-def check_new_name(name: str) -> None:
-    """Check that a new model can have a name.
-
-    Raises
-    ------
-    InputError
-        It cannot be a name, or there is a model of that name.
-    """
-    check_name(name)
-    if any(name.lower() == c.name.lower() for c in own_checkpoints()):
-        raise InputError(f"you have a model {name}: choose another name, or remove that one first")
 
 
 def download_command(name: str) -> list[str]:

@@ -16,3 +16,9 @@ LOG = "log.jsonl"
 
 TRAINED = ".trained.safetensors"
 """The weights between the end of training and that of the last measurement."""
+
+METRICS = "metrics.json"
+"""The measures before and after, and as ``main`` the mean of those that decide; empty where nothing was measured."""
+
+LOCK = ".lock"
+"""Held by the process that works in the folder of a job."""

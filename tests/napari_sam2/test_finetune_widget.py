@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QLabel
 
-from napari_sam2 import finetune_job
-from napari_sam2.finetune_job import FinetuneJob, FinetuneRequest, JobState, jobs_dir
 from napari_sam2.finetune_results import duration_text, metric_title
 from napari_sam2.finetune_widget import STOP_AT_ONCE, FinetuneWidget
+from sam2_core import finetune_job
+from sam2_core.finetune_job import FinetuneJob, FinetuneRequest, JobState, jobs_dir
 from sam2_core.labelstore import LabelledThing, LabelStore
 from sam2_core.weights.table import own_checkpoints
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from napari_sam2 import model_list
 from napari_sam2.model_list import Defaults
 from sam2_core.errors import InputError
-from sam2_core.weights.own import check_name
+from sam2_core.weights.own import check_name, check_new_name
 from sam2_core.weights.table import CHECKPOINTS, official
 
 
@@ -110,8 +110,8 @@ def test_new_names_are_new(tmp_path):
     add_own(tmp_path, "my-cells")
     for taken in ("my-cells", "My-Cells", "sam2.1_hiera_tiny", "no/name", ""):
         with pytest.raises(InputError):
-            model_list.check_new_name(taken)
-    model_list.check_new_name("my-cells-2")
+            check_new_name(taken)
+    check_new_name("my-cells-2")
 
 
 def test_failures_are_sentences():

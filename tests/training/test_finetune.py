@@ -19,6 +19,7 @@ from sam2_core.weights.checkpoints import resolve
 from training.card import Gain, table
 from training.finetune import FinetuneOptions, finetune, make_settings
 from training.trainer import set_trainable
+from training.validation import numbers
 
 
 @pytest.fixture
@@ -57,7 +58,9 @@ def test_only_what_the_preset_names_changes(store, tmp_path):
     changed = {name.partition(".")[0] for name in before if not before[name].equal(after[name])}
     assert changed == {"sam_mask_decoder", "sam_prompt_encoder"}
     kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    main = kept.pop("main")
     assert kept == asdict(gain)
+    assert main == {"before": numbers(gain.before)["mean"], "after": numbers(gain.after)["mean"]}
     card = (tmp_path / "run" / "model.md").read_text()
     (snapshot,) = store.snapshots()
     assert snapshot in card

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sam2_core.cli.label_studio import from_label_studio, to_label_studio
 from sam2_core.errors import InputError
 
 HELP = """Gather labelled images in a label store, and look after it.
@@ -23,6 +24,11 @@ HELP = """Gather labelled images in a label store, and look after it.
 
 A store is a folder, on this machine or a shared disk; any number of people and programs may write into it at once.
 An item is an image with its labels. Adding an image again makes a new version of its item; old versions stay.
+
+\b
+Volumes labelled in browsers, with Label Studio and 'sam2 serve':
+  sam2 labels to-label-studio stack.ome.zarr --create "my stack" --label nucleus
+  sam2 labels from-label-studio --project 7 --out stack-labels.zarr --store lab
 """
 
 
@@ -366,6 +372,10 @@ def check(
         return
     _table([("ITEM", "PROBLEM", "DETAIL"), *((p.item or "-", p.kind, p.detail) for p in problems)])
     raise typer.Exit(1)
+
+
+app.command("to-label-studio")(to_label_studio)
+app.command("from-label-studio")(from_label_studio)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:

@@ -160,3 +160,16 @@ def check_name(name: str) -> None:
         )
     if (known := official(name)) is not None:
         raise InputError(f"{name} is the name of an official model ({known.name}): choose another")
+
+
+def check_new_name(name: str) -> None:
+    """Check that a new model can have a name.
+
+    Raises
+    ------
+    InputError
+        It cannot be a name, or there is a model of that name.
+    """
+    check_name(name)
+    if any(name.lower() == c.name.lower() for c in own_checkpoints()):
+        raise InputError(f"you have a model {name}: choose another name, or remove that one first")

@@ -16,69 +16,107 @@ from sam2_core.errors import InputError
 
 _COUNT_BITS = (3, 4, 8, 16)
 _WORD = 8
+_HEADER_BITS = 32 + 5 + 4 * 4
+_LARGEST = 1 << _COUNT_BITS[-1]
+_TOO_EARLY = "a brush region is damaged: it ends too early"
 
 
 def decode_brush(code: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W), bool, of a code: where its alpha is above half.
+    """The mask (H, W), bool, of a code: where its alpha is at least half of the largest alpha in it.
+
+    Codes differ in what stands for opaque: all bits of a value, 255, or 1.
 
     Raises
     ------
     InputError
-        The code is cut short or of an image of another size.
+        The code is no list of bytes, cut short, or of an image of another size.
     """
-    bits = _Bits(bytes(code))
-    total, word = bits.take(32), bits.take(5) + 1
-    lengths = [bits.take(4) + 1 for _ in range(4)]
+    try:
+        data = bytes(code) if not isinstance(code, (int, str)) else None
+    except (TypeError, ValueError):
+        data = None
+    if data is None:
+        raise InputError("a brush region is damaged: its code is no list of numbers from 0 to 255")
+    if len(data) * 8 < _HEADER_BITS:
+        raise InputError(_TOO_EARLY)
+    header = int.from_bytes(data[:7], "big") >> 56 - _HEADER_BITS
+    total, word = header >> 21, (header >> 16 & 31) + 1
+    lengths = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
     if total != 4 * size[0] * size[1]:
         raise InputError(f"a brush region has {total} values, not 4 x {size[0]} x {size[1]}")
-    values = np.zeros(total, np.uint32)
-    at = 0
-    while at < total:
-        repeated = bits.take(1)
-        count = bits.take(lengths[bits.take(2)]) + 1
-        if at + count > total:
-            raise InputError("a brush region is damaged: it holds more values than it says")
-        if repeated:
-            values[at : at + count] = bits.take(word)
-        else:
-            values[at : at + count] = bits.take_many(count, word)
-        at += count
-    return values[3::4].reshape(size) >= 1 << (word - 1)
+    alpha = _values(data, total, word, lengths)[3::4].reshape(size)
+    return alpha >= max(1, (int(alpha.max(initial=0)) + 1) // 2)
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:
     """The code of a mask (H, W), bool: opaque white where it is true, transparent elsewhere."""
-    flat = np.repeat(np.asarray(mask, bool).ravel(), 4)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = np.concatenate([[0], changes]) if flat.size else np.zeros(0, int)
-    ends = np.append(changes, flat.size)
-    parts = [f"{flat.size:032b}{_WORD - 1:05b}", *(f"{n - 1:04b}" for n in _COUNT_BITS)]
-    largest = 1 << _COUNT_BITS[-1]
-    for start, end in zip(starts, ends):
-        value = "1" * _WORD if flat[start] else "0" * _WORD
-        for at in range(start, end, largest):
-            count = min(end - at, largest)
-            choice = next(i for i, n in enumerate(_COUNT_BITS) if count <= 1 << n)
-            parts.append(f"1{choice:02b}{count - 1:0{_COUNT_BITS[choice]}b}{value}")
-    text = "".join(parts)
-    bits = np.frombuffer(text.encode(), np.uint8) - ord("0")
-    return np.packbits(bits).tolist()
+    flat = np.ascontiguousarray(mask, bool).ravel()
+    starts = np.concatenate([np.zeros(min(flat.size, 1), np.int64), np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    runs = np.diff(starts, append=flat.size) * 4
+    values = np.where(flat[starts], (1 << _WORD) - 1, 0)
+    # what does not fit into the longest count goes into runs of that count before it
+    pieces = -(-runs // _LARGEST)
+    counts = np.full(pieces.sum(), _LARGEST)
+    counts[np.cumsum(pieces) - 1] = runs - (pieces - 1) * _LARGEST
+    values = np.repeat(values, pieces)
+
+    count_bits = np.array(_COUNT_BITS)
+    choice = np.searchsorted(1 << count_bits, counts)
+    tokens = (((4 | choice) << count_bits[choice]) | (counts - 1)) << _WORD | values
+    packed = _pack(tokens, 3 + count_bits[choice] + _WORD, _HEADER_BITS)
+    header = flat.size * 4 << 5 | _WORD - 1
+    for bits in _COUNT_BITS:
+        header = header << 4 | bits - 1
+    first = header << 56 - _HEADER_BITS
+    packed[:7] |= np.frombuffer(first.to_bytes(7, "big"), np.uint8)
+    return packed.tolist()
 
 
-class _Bits:
-    """A stream of bits, read from the front."""
+def _pack(tokens: np.ndarray, lengths: np.ndarray, start: int) -> np.ndarray:
+    """Bytes that hold tokens of at most 32 bits one after the other, from the bit `start` on; zeros before it."""
+    ends = start + np.cumsum(lengths)
+    at = ends - lengths
+    packed = np.zeros((int(ends[-1]) if ends.size else start) // 8 + 6, np.uint8)
+    # a token and the bits before it in its first byte take five bytes at most; no two tokens share a bit
+    shifted = tokens.astype(np.uint64) << (40 - at % 8 - lengths).astype(np.uint64)
+    for byte in range(5):
+        part = (shifted >> np.uint64(32 - 8 * byte) & np.uint64(255)).astype(np.uint8)
+        np.add.at(packed, at // 8 + byte, part)
+    return packed[: -(-(int(ends[-1]) if ends.size else start) // 8)]
 
-    def __init__(self, data: bytes) -> None:
-        self._bits = np.unpackbits(np.frombuffer(data, np.uint8))
-        self._at = 0
 
-    def take(self, count: int) -> int:
-        return int(self.take_many(1, count)[0])
+def _values(data: bytes, total: int, word: int, lengths: list[int]) -> np.ndarray:
+    """All values of a code."""
+    values = np.zeros(total, np.uint8 if word <= 8 else np.uint32)
+    # ten bytes from the one in which a run begins hold all of it: 7 + 3 + 16 + 32 bits; zeros stand in behind the end
+    padded = data + bytes(10)
+    end, bit, at = len(data) * 8, _HEADER_BITS, 0
+    largest = (1 << word) - 1
+    while at < total:
+        window = int.from_bytes(padded[bit >> 3 : (bit >> 3) + 10], "big")
+        left = 80 - (bit & 7) - 3
+        head = window >> left
+        length = lengths[head & 3]
+        left -= length
+        count = (window >> left & (1 << length) - 1) + 1
+        bit += 3 + length
+        size = word if head & 4 else count * word
+        if bit + size > end:
+            raise InputError(_TOO_EARLY)
+        if at + count > total:
+            raise InputError("a brush region is damaged: it holds more values than it says")
+        if head & 4:
+            values[at : at + count] = window >> left - word & largest
+        else:
+            values[at : at + count] = _literal(data, bit, count, word)
+        bit += size
+        at += count
+    return values
 
-    def take_many(self, count: int, width: int) -> np.ndarray:
-        end = self._at + count * width
-        if end > self._bits.size:
-            raise InputError("a brush region is damaged: it ends too early")
-        rows = self._bits[self._at : end].reshape(count, width)
-        self._at = end
-        return rows @ (1 << np.arange(width - 1, -1, -1, dtype=np.uint64))
+
+def _literal(data: bytes, start: int, count: int, word: int) -> np.ndarray:
+    """Values that stand one after the other from the bit `start` on."""
+    first, last = start // 8, -(-(start + count * word) // 8)
+    bits = np.unpackbits(np.frombuffer(data[first:last], np.uint8))
+    rows = bits[start % 8 : start % 8 + count * word].reshape(count, word)
+    return rows @ (1 << np.arange(word - 1, -1, -1, dtype=np.uint32))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from napari_sam2 import finetune_job
-from napari_sam2.finetune_job import FinetuneJob, FinetuneRequest, JobState, jobs_dir, unfinished
-from napari_sam2.finetune_log import LogReader, read_gain
+from sam2_core import finetune_job
 from sam2_core.errors import InputError, MissingDependencyError
+from sam2_core.finetune_job import FinetuneJob, FinetuneRequest, JobState, jobs_dir, unfinished
+from sam2_core.finetune_log import LogReader, read_gain
 
 CARD = """# new
 
@@ -80,7 +80,7 @@ def pretended(tmp_path, monkeypatch):
     child = tmp_path / "child.py"
     child.write_text(
         "import runpy, sys\n"
-        "from napari_sam2 import finetune_child\n"
+        "from sam2_core import finetune_child\n"
         "def sam2(*words):\n"
         f"    sys.argv = [{str(program)!r}, *words]\n"
         "    try:\n"
@@ -162,7 +162,7 @@ def test_a_job_ends_with_napari(tmp_path, pretended):
     job = FinetuneJob.create(request(steps=1000), tmp_path / "jobs")
     code = (
         "import sys, time, pathlib\n"
-        "from napari_sam2 import finetune_job\n"
+        "from sam2_core import finetune_job\n"
         f"finetune_job.COMMAND = {finetune_job.COMMAND!r}\n"
         f"job = finetune_job.FinetuneJob.open(pathlib.Path({str(job.folder)!r}))\n"
         "job.start()\n"
@@ -192,7 +192,7 @@ def _lives(pid):
         return False
 
 
-def test_two_naparis_do_not_train_one_model(tmp_path, pretended):
+def test_two_programs_do_not_train_one_model(tmp_path, pretended):
     job = FinetuneJob.create(request(steps=500), tmp_path / "jobs")
     job.start()
     wait(job, lambda job: job.log.step >= 1)
@@ -200,7 +200,7 @@ def test_two_naparis_do_not_train_one_model(tmp_path, pretended):
     other.resume()
     wait(other, ended)
     assert other.state is JobState.FAILED
-    assert "another napari" in other.error
+    assert "another program" in other.error
     job.kill()
     wait(job, ended)
 

@@ -2,11 +2,11 @@
 
 `FinetuneJob.create` prepares one, `unfinished` finds those that can go on. A job is a folder:
 
-- ``request.json``: what the user chose
+- ``request.json``: what was chosen
 - ``run/``: what ``sam2 finetune`` writes, and reads to go on
 - ``stdout.txt``, ``stderr.txt``: what the process said since it was last started
 
-Nothing here needs Qt, and nothing waits: `FinetuneJob.poll` reads what is new in the log and returns.
+Nothing waits: `FinetuneJob.poll` reads what is new in the log and returns.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 
-from napari_sam2.finetune_log import Gain, LogReader, read_gain
-from napari_sam2.model_list import check_new_name
+from filelock import FileLock, Timeout
+
 from sam2_core.errors import InputError, MissingDependencyError
-from sam2_core.finetuning import LOG, RUN, TRAINED
+from sam2_core.finetune_log import Gain, LogReader, read_gain
+from sam2_core.finetuning import LOCK, LOG, RUN, TRAINED
 from sam2_core.volume.files import disk_errors, write_json
+from sam2_core.weights.own import check_new_name
 from sam2_core.weights.table import CARD, MODEL
 
 REQUEST, OUT, CHECKPOINT = "request.json", "run", "last.pt"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 
-COMMAND = (sys.executable, "-P", "-m", "napari_sam2.finetune_child")
+COMMAND = (sys.executable, "-P", "-m", "sam2_core.finetune_child")
 """What a job runs. -P: what lies in the working directory is none of ours."""
 
 EXTRA = ("lightning_fabric", "tensorboard", "peft")
@@ -57,16 +59,16 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """What the user chose.
+    """What was chosen.
 
     Attributes
     ----------
     labels : str
-        The label store.
+        The label store, or a snapshot of it as STORE@SNAPSHOT.
     name : str
         Of the new model.
     start : str
-        Name of the model to start from.
+        Name or file of the model to start from.
     preset : str
         One of `sam2_core.finetuning.PRESETS`.
     steps : int
@@ -81,6 +83,8 @@ class FinetuneRequest:
         auto, cpu, cuda or mps.
     workers : int
         Processes that prepare images.
+    add : bool
+        Put the new model among the user's own as soon as it is there.
     """
 
     labels: str
@@ -93,6 +97,7 @@ class FinetuneRequest:
     automatic: int = 3
     device: str = "auto"
     workers: int = 1
+    add: bool = True
 
     def arguments(self, out: Path, resume: bool = False) -> list[str]:
         """Of `sam2 finetune`, with a line in the log for each step and a few validations on the way."""
@@ -192,6 +197,17 @@ class FinetuneJob:
         """Whether the job was ended before it was finished."""
         return self.state in (JobState.STOPPED, JobState.FAILED) and (self.out / RUN).exists()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a process, of whomever, is at work in the folder."""
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
     def start(self) -> None:
         """Start the process, or go on with what an earlier one left.
 
@@ -203,7 +219,7 @@ class FinetuneJob:
         if self.state.is_running:
             raise InputError(f"{self.request.name} is being trained already")
         words = self.request.arguments(self.out, resume=(self.out / RUN).exists())
-        target = [str(self.folder), str(self.out / MODEL), self.request.name]
+        target = [str(self.folder), self.request.name, str(self.out / MODEL) if self.request.add else ""]
         with (
             disk_errors(self.folder),
             (self.folder / STDOUT).open("wb") as stdout,
@@ -214,7 +230,7 @@ class FinetuneJob:
                 stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,
-                start_new_session=True,  # Ctrl-C in napari's terminal is not for it
+                start_new_session=True,  # Ctrl-C in the terminal is not for it
             )
         self._stopping = False
         self.log.begun = False
