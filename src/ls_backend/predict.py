@@ -26,6 +26,9 @@ from sam2_core.predict.prompted_images import ImageAnswer, ImagePrompt
 
 _log = logging.getLogger("ls_backend")
 
+_PROMPTS = ("rectangle", "keypoint", "videorectangle")
+"""How the types of regions begin that are prompts where nobody asks."""
+
 Answered = tuple[ObjectPrompt | None, ImageAnswer]
 
 
@@ -252,12 +255,8 @@ def _prompts_on(task: Task, config: LabelConfig) -> list[dict[str, Any]]:
     known = {tag.name for tag in config.objects}
     drawn = [a for a in task.annotations if not a.was_cancelled]
     for holder in (*reversed(drawn), *reversed(task.predictions)):
-        found = [
-            region
-            for region in holder.result
-            if str(region.get("type", "")).startswith(("rectangle", "keypoint", "videorectangle"))
-            and region.get("to_name") in known
-        ]
-        if found:
-            return found
+        own = [region for region in holder.result if region.get("to_name") in known]
+        drawn_ids = {r.get("id") for r in own if str(r.get("type")).startswith(_PROMPTS)}
+        if drawn_ids:
+            return [r for r in own if r.get("id") in drawn_ids]  # their labels may be entries of their own
     return []

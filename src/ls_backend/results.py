@@ -33,7 +33,7 @@ def image_regions(
     """Regions for masks on an image: one for each, but of polygons one for each part; none for an empty mask.
 
     An answer to the same prompts, or to more of them, has the same ids as before and so takes the place of the one
-    before; what nobody prompted has an id of its own mask.
+    before; what nobody prompted has an id of its own mask. All regions of an object have its key in `meta.sam2`.
 
     Parameters
     ----------
@@ -68,6 +68,7 @@ def image_regions(
                 "original_height": size[0],
                 "image_rotation": 0,
                 **place,
+                **({"meta": {"sam2": prompt.key}} if prompt else {}),
             }
             found += _results(control, label, value, facts)
     return found

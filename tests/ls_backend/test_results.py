@@ -81,6 +81,7 @@ def test_what_a_region_says():
         "to_name": "image",
         "type": "brushlabels",
         "origin": "prediction",
+        "meta": {"sam2": "a"},
         "score": 0.8765,
         "original_width": 40,
         "original_height": 30,
