@@ -89,6 +89,9 @@ class Engine:
         """The masks that prompts on an image give, before all else and together with those of other requests."""
         served = await self._served(model)
         asked = [(image.key, lambda: image.pixels, image.size, prompt) for prompt in prompts]
+        is_new = bool(asked) and image.key not in served.prompted
+        if is_new:  # apart, so that clicks on images that are embedded do not wait for it
+            await self._alone(Urgency.IMAGE, "embed", partial(served.prompted.embed, image.key, lambda: image.pixels))
 
         def work(parts: list[list[Any]]) -> list[list[ImageAnswer]]:
             answers = iter(served.prompted.answer([one for part in parts for one in part]))
@@ -98,7 +101,9 @@ class Engine:
         size = self._batch or (_TOGETHER_ON_CPU if served.predictor.device.type == "cpu" else _TOGETHER_ELSEWHERE)
         for first in range(0, len(asked), size):  # one part after the other, so that others come in between
             part = asked[first : first + size]
-            future = self._queue.submit(Urgency.CLICK, "answer", work, part, len(part), served, size, first > 0)
+            future = self._queue.submit(
+                Urgency.CLICK, "answer", work, part, len(part), served, size, is_new or first > 0
+            )
             answers += await asyncio.wrap_future(future)
         return answers
 

@@ -24,11 +24,12 @@ _WEIGHT = 0.2  # of the last piece of work, in the mean time that one takes
 
 
 class Urgency(IntEnum):
-    """What comes before what."""
+    """What comes before what: a click, the embedding that one waits for, a frame of a propagation, all else."""
 
     CLICK = 0
-    FRAME = 1
-    BACKGROUND = 2
+    IMAGE = 1
+    FRAME = 2
+    BACKGROUND = 3
 
 
 @dataclass(order=True)

@@ -133,11 +133,14 @@ class TestClicks:
         points = [(4 * i + 3, 3 * i + 2) for i in range(10)]
 
         async def scenario(engine):
+            for image in images:
+                await engine.embed(image)
             return await asyncio.gather(*(engine.answer(im, [click(p)]) for im, p in zip(images, points)))
 
         answers, seen = run(models, scenario, batch=8)
-        assert sum(size for kind, _, size in seen) == 10
-        assert len(seen) < 5
+        sizes = [size for kind, _, size in seen if kind == "answer"]
+        assert sum(sizes) == 10
+        assert len(sizes) < 5
         alone = PromptedImages(served.predictor, EmbeddingCache(None))
         for image, point, (answer,) in zip(images, points, answers):
             (own,) = alone.answer([(image.key, lambda image=image: image.pixels, image.size, click(point))])
@@ -154,7 +157,7 @@ class TestClicks:
             return together, apart, await engine.answer(image, [])
 
         (together, apart, nothing), seen = run(models, scenario, batch=4)
-        assert [size for _, _, size in seen] == [4, 4, 1] + [1] * 9
+        assert [size for kind, _, size in seen if kind == "answer"] == [4, 4, 1] + [1] * 9
         assert len({answer.mask.tobytes() for answer in apart}) > 1
         for one, other in zip(together, apart, strict=True):
             np.testing.assert_array_equal(one.mask, other.mask)
@@ -184,6 +187,7 @@ class TestClicks:
             def ask():
                 return asyncio.create_task(engine.answer(image, [click((5, 5))]))
 
+            await engine.embed(image)
             first = ask()
             assert await asyncio.to_thread(begun.wait, 30)
             waiting = [ask() for _ in range(3)]
@@ -202,7 +206,22 @@ class TestClicks:
 
         answers, seen = run(models, scenario, limit=3)
         assert len(answers) == 4
-        assert sum(size for _, _, size in seen) == 4
+        assert sum(size for kind, _, size in seen if kind == "answer") == 4
+
+    def test_one_on_an_embedded_image_does_not_wait_for_the_embedding_of_others(self, models, frames):
+        images = [Image(f"image {i}", frames[i]) for i in range(6)]
+
+        async def scenario(engine):
+            await engine.embed(images[0])
+            new = [asyncio.create_task(engine.answer(image, [click((5, 5))])) for image in images[1:]]
+            await asyncio.sleep(0)
+            await engine.answer(images[0], [click((9, 9))])
+            done = sum(task.done() for task in new)
+            await asyncio.gather(*new)
+            return done
+
+        done, _ = run(models, scenario)
+        assert done < 3
 
     def test_an_image_is_embedded_once(self, models, frames):
         async def scenario(engine):
@@ -395,4 +414,4 @@ class TestAutomatic:
 
         (was_done, _), seen = run(models, scenario)
         assert not was_done
-        assert [kind for kind, _, _ in seen] == ["answer", "embed"]
+        assert [kind for kind, _, _ in seen] == ["embed", "answer", "embed"]

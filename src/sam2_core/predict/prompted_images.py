@@ -107,6 +107,10 @@ class PromptedImages:
         self._remembered: OrderedDict[bytes, _Decoded] = OrderedDict()
         self._bytes = 0
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the cache has the embedding of an image."""
+        return 0 in self.cache.of(self.predictor.embedding_key, key)
+
     def embed(self, key: str, read: Read) -> bool:
         """See to it that the cache has the embedding of an image; whether it had to be computed."""
         return self._find(key, read)[1]

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -100,11 +101,13 @@ class Annotator:
         return int(self.page.evaluate("window.Htx.annotationStore.selected.regions.length"))
 
     def seen_mask(self) -> np.ndarray:
-        """Where the picture is coloured, (height, width) bool in pixels of the screen.
+        """Where the image is coloured, (height, width) bool in pixels of the screen.
 
         The images of these tests are grey, so all colour is regions'.
         """
-        pixels = np.asarray(Image.open(io.BytesIO(self._canvas().screenshot())).convert("RGB")).astype(int)
+        self.page.mouse.move(VIEW["width"] - 5, 5)  # what is under the mouse is drawn in another way
+        picture = self.page.screenshot(clip=self._image_box())
+        pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
         return (pixels.max(2) - pixels.min(2)) > 25
 
     def screenshot(self, path: Path) -> None:
@@ -129,12 +132,16 @@ class Annotator:
     def _wait_for_image(self) -> None:
         self.page.wait_for_function("[...document.querySelectorAll('img[alt=image]')].some(i => i.naturalWidth)")
 
-    def _at(self, x: float, y: float) -> tuple[float, float]:
+    def _image_box(self) -> Any:
+        """Where the image is on the screen: x, y, width, height."""
         self._wait_for_image()
-        image = self.page.locator("img[alt=image]").first
-        width, height = image.evaluate("i => [i.naturalWidth, i.naturalHeight]")
-        box = image.bounding_box()
+        box = self.page.locator("img[alt=image]").first.bounding_box()
         assert box is not None
+        return box
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        box = self._image_box()
+        width, height = self.page.locator("img[alt=image]").first.evaluate("i => [i.naturalWidth, i.naturalHeight]")
         return box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
 
     def _press(self, at: tuple[float, float], alt: bool) -> None:

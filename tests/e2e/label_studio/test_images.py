@@ -102,8 +102,8 @@ def test_a_setup_without_a_tag_for_masks_is_told_so_in_the_settings(ground, anno
     config = f'<View><Image name="image" value="$image"/>{choices}</View>'
     project = ground.projects.create("No tag for masks", config)
     annotator.page.goto(f"{ground.url}/projects/{project}/settings/ml")
-    annotator.page.get_by_role("button", name="Connect Model").click()
+    annotator.page.get_by_text("Connect Model", exact=True).click()
     annotator.page.locator("input[name=title]").fill("SAM 2")
     annotator.page.locator("input[name=url]").fill(ground.server.url)
-    annotator.page.get_by_role("button", name="Validate and Save").click()
+    annotator.page.get_by_text("Validate and Save").click()
     annotator.page.get_by_text("<BrushLabels").wait_for()

@@ -35,5 +35,8 @@ def test_a_click_on_one_frame_gives_masks_on_all(ground, annotator, frames, pict
     assert sorted(region["item_index"] for region in annotation["result"]) == list(range(len(frames)))
     [stored] = stored_masks(ground.stored(task))  # one object on all frames
     assert stored.shape == frames.shape
+    print([(iou(a,b), a.sum(), b.sum()) for a,b in zip(seen,stored)])
+    from PIL import Image
+    Image.fromarray(np.concatenate([np.concatenate([a,b],1) for a,b in zip(seen,stored)]).astype(np.uint8)*255).save('/tmp/ls5/u/stack_cmp.png')
     for shown, mask in zip(seen, stored):
         assert iou(shown, mask) > 0.7

@@ -28,7 +28,7 @@ def test_a_box_is_tracked_and_its_masks_are_kept(ground, annotator, frames, pict
     address = ground.projects.upload(project, "nuclei.mp4", mp4(frames, FPS))
     [task] = ground.projects.add_tasks(project, [{"video": address, "fps": FPS}])
     annotator.open(project, task)
-    annotator.page.keyboard.press("1")
+    annotator.choose("1")
     annotator.draw_box(X - 9, Y - 8, X + 9, Y + 8)
     annotator.select(X, Y)
     annotator.track()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from playwright.sync_api import expect
+
 from tests.e2e.label_studio.annotator import Annotator
 
 _VIDEO = "window.Htx.annotationStore.selected.names.get('video')"
@@ -23,6 +25,11 @@ class VideoAnnotator(Annotator):
         before = self.regions()
         self._drag(self._at(x0, y0), self._at(x1, y1))
         self.page.wait_for_function(f"window.Htx.annotationStore.selected.regions.length === {before + 1}")
+
+    def choose(self, label: str) -> None:
+        """Choose a label by its hotkey."""
+        self.page.keyboard.press(label)
+        expect(self.page.locator(".lsf-label_selected")).to_have_count(1)
 
     def select(self, x: float, y: float) -> None:
         """Click on a box."""
