@@ -106,9 +106,15 @@ class Annotator:
         The images of these tests are grey, so all colour is regions'.
         """
         self.page.mouse.move(VIEW["width"] - 5, 5)  # what is under the mouse is drawn in another way
-        picture = self.page.screenshot(clip=self._image_box())
-        pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-        return (pixels.max(2) - pixels.min(2)) > 25
+        image, window = self._image_box(), self._canvas().bounding_box()
+        assert window is not None
+        pixels = np.asarray(Image.open(io.BytesIO(self._canvas().screenshot())).convert("RGB")).astype(int)
+        coloured = (pixels.max(2) - pixels.min(2)) > 25
+        # the image is a little larger than the part of it that is shown
+        left, top = round(window["x"] - image["x"]), round(window["y"] - image["y"])
+        seen = np.zeros((round(image["height"]), round(image["width"])), bool)
+        seen[top : top + coloured.shape[0], left : left + coloured.shape[1]] = coloured
+        return seen
 
     def screenshot(self, path: Path) -> None:
         """The window as the annotator sees it, small enough for a page of documentation."""
