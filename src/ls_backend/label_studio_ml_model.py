@@ -17,9 +17,9 @@ from label_studio_ml.model import LabelStudioMLBase
 from pydantic import ValidationError
 
 from ls_backend.errors import BusyError
-from ls_backend.label_config import parse_label_config
 from ls_backend.protocol import PredictRequest, SetupRequest
 from ls_backend.reason import reason_header
+from ls_backend.regions.label_config import parse_label_config
 from ls_backend.service import Service
 from sam2_core.errors import InputError
 

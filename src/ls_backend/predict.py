@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ls_backend.engine import Engine
 from ls_backend.errors import RequestError
-from ls_backend.images import Images, LoadedImage
-from ls_backend.label_config import LabelConfig, ObjectTag, parse_label_config
+from ls_backend.learning.tracks import MaskTrack, Tracks
+from ls_backend.model.engine import Engine
+from ls_backend.pixels.images import Images, LoadedImage
 from ls_backend.projects import ProjectOptions
-from ls_backend.prompts import FramePrompt, ObjectPrompt, read_prompts
 from ls_backend.protocol import Prediction, PredictRequest, PredictResponse, Task
-from ls_backend.results import image_regions, video_regions
-from ls_backend.tracks import MaskTrack, Tracks
+from ls_backend.regions.label_config import LabelConfig, ObjectTag, parse_label_config
+from ls_backend.regions.prompts import FramePrompt, ObjectPrompt, read_prompts
+from ls_backend.regions.results import image_regions, video_regions
 from sam2_core.errors import InputError
 from sam2_core.predict.prompted_images import ImageAnswer, ImagePrompt
 

@@ -18,7 +18,8 @@ LONGEST = 300
 
 def reason_header(sentence: str) -> dict[str, str]:
     """The header that makes a sentence the reason phrase of an answer."""
-    plain = sentence.encode("ascii", "replace").decode()
+    # Label Studio's page takes it for HTML, in which the name of a tag would not be seen
+    plain = sentence.encode("ascii", "replace").decode().replace("<", "").replace(">", "")
     return {HEADER: "".join(c if c.isprintable() else " " for c in plain)[:LONGEST].strip()}
 
 

@@ -8,23 +8,23 @@ from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
-from ls_backend.client import LabelStudio
-from ls_backend.engine import Engine
 from ls_backend.errors import RequestError
-from ls_backend.images import ImageLimits, Images
-from ls_backend.label_config import parse_label_config
+from ls_backend.learning.state import State
+from ls_backend.learning.sync import StoreSync
+from ls_backend.learning.tracks import Tracks
+from ls_backend.learning.training import Training, serving_model
 from ls_backend.metrics import Metrics
-from ls_backend.models import Models
-from ls_backend.plane_routes import PlaneRoutes
+from ls_backend.model.engine import Engine
+from ls_backend.model.models import Models
+from ls_backend.pixels.images import ImageLimits, Images
 from ls_backend.predict import Predictor
 from ls_backend.projects import ProjectOptions, project_options
 from ls_backend.protocol import SetupRequest
+from ls_backend.regions.label_config import parse_label_config
 from ls_backend.settings import Settings, signing_key
-from ls_backend.state import State
-from ls_backend.sync import StoreSync
-from ls_backend.tracks import Tracks
-from ls_backend.training import Training, serving_model
-from ls_backend.volume_tasks import volume_of
+from ls_backend.studio.client import LabelStudio
+from ls_backend.volumes.routes import PlaneRoutes
+from ls_backend.volumes.tasks import volume_of
 from sam2_core.labelstore import LabelStore
 from sam2_core.predict.embedding_cache import EmbeddingCache, embeddings_dir
 

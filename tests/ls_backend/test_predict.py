@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ls_backend.errors import RequestError, UpstreamError
+from ls_backend.learning.tracks import Tracks
 from ls_backend.predict import Predictor
 from ls_backend.projects import ProjectOptions
 from ls_backend.protocol import Prediction, PredictRequest
-from ls_backend.tracks import Tracks
 from sam2_core.labelstore.formats.label_studio_regions import region_mask
 from sam2_core.predict.prompted_images import ImageAnswer
 

@@ -15,11 +15,11 @@ from sam2_core.cli import options
 from sam2_core.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from ls_backend.client import LabelStudio
-    from ls_backend.planes import PlaneAddresses
     from ls_backend.settings import Settings
-    from ls_backend.volume_labels import Gathered
-    from ls_backend.volume_tasks import VolumeTask
+    from ls_backend.studio.client import LabelStudio
+    from ls_backend.volumes.labels import Gathered
+    from ls_backend.volumes.planes import PlaneAddresses
+    from ls_backend.volumes.tasks import VolumeTask
 
 _T = TypeVar("_T")
 
@@ -103,8 +103,8 @@ def to_label_studio(
     volume = open_volume(volume_path, axes=axes, level=level)
     settings, addresses = _server(config, labels, state, url, api_key, backend_url)
 
-    from ls_backend import volume_projects
-    from ls_backend.volume_tasks import FRAMES, make_tasks, stack_config
+    from ls_backend.volumes import projects as volume_projects
+    from ls_backend.volumes.tasks import FRAMES, make_tasks, stack_config
     from sam2_core.volume.session_settings import grid_of
 
     ranges = options.parse_range(frames, grid_of(volume, axis).axis)
@@ -179,8 +179,8 @@ def from_label_studio(
         raise InputError("say where the labels go: give --out, --store, or both")
     settings, addresses = _server(config, labels, state, url, api_key, None)
 
-    from ls_backend.volume_labels import VolumeLabels, add_to_store
-    from ls_backend.volume_projects import counting_result, labelled_tasks
+    from ls_backend.volumes.labels import VolumeLabels, add_to_store
+    from ls_backend.volumes.projects import counting_result, labelled_tasks
     from sam2_core.labelstore import LabelStore, Provenance
     from sam2_core.labelstore.coverage import PlaneState
     from sam2_core.volume.labels import label_path
@@ -232,8 +232,8 @@ def _server(
     for package in ("httpx", "pydantic_settings"):
         if find_spec(package) is None:
             raise MissingDependencyError(package, "label-studio", "work with Label Studio")
-    from ls_backend.planes import PlaneAddresses
     from ls_backend.settings import load_settings, signing_key
+    from ls_backend.volumes.planes import PlaneAddresses
 
     settings = load_settings(
         config,
@@ -255,7 +255,7 @@ def _server(
 
 def _with_label_studio(settings: Settings, work: Callable[[LabelStudio], Awaitable[_T]]) -> _T:
     """What some work with Label Studio's API gives."""
-    from ls_backend.client import LabelStudio
+    from ls_backend.studio.client import LabelStudio
 
     async def run() -> _T:
         key = settings.label_studio_api_key
@@ -292,7 +292,7 @@ def _check_server(address: str) -> None:
 
 def _of_one_volume(tasks: list[VolumeTask], text: str | None, project: int) -> list[VolumeTask]:
     """The tasks of the volume that `text` names, or of the only one."""
-    from ls_backend.volume_labels import Shown
+    from ls_backend.volumes.labels import Shown
 
     if not tasks:
         raise InputError(f"project {project} has no annotated task that shows a volume that was put up from here")

@@ -1,0 +1,1 @@
+"""Annotations come into the label store, and train models."""

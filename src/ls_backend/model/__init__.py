@@ -1,0 +1,1 @@
+"""The models, and the queue in front of them."""

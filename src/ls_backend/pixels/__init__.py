@@ -1,0 +1,1 @@
+"""Images, stacks and videos that were fetched, as pixels."""

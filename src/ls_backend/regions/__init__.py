@@ -1,0 +1,1 @@
+"""Label Studio's regions as prompts, and masks as regions."""

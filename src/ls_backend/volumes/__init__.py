@@ -1,0 +1,1 @@
+"""Volumes as tasks, plane by plane, and their labels back."""
