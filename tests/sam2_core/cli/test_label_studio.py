@@ -9,12 +9,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from ls_backend.plane_routes import PlaneRoutes
 from ls_backend.settings import signing_key
+from ls_backend.volumes.routes import PlaneRoutes
 from sam2_core.cli.main import app
 from sam2_core.labelstore import LabelStore
 from sam2_core.volume import LabelVolume, open_volume
-from tests.ls_backend.volumes import FakeLabelStudio, box, brush, movie, write_ome
+from tests.ls_backend.volumes.made_volumes import FakeLabelStudio, box, brush, movie, write_ome
 
 MASK = box((24, 32), (4, 12), (3, 11))
 
@@ -28,7 +28,7 @@ def image(tmp_path):
 def fake(monkeypatch):
     """Label Studio, without a network."""
     fake = FakeLabelStudio()
-    monkeypatch.setattr("ls_backend.client.LabelStudio", lambda *_, **__: fake)
+    monkeypatch.setattr("ls_backend.studio.client.LabelStudio", lambda *_, **__: fake)
     return fake
 
 
