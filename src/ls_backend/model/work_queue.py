@@ -1,9 +1,8 @@
-"""One thread that computes, and the queue of what waits for it: the most urgent job first, then the oldest."""
+"""One thread that computes, and the queue of what waits for it: clicks are due at once, the rest soon after."""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import math
 import threading
@@ -23,6 +22,10 @@ _LONGEST_WAIT = 60  # seconds that a refused request is asked to wait, at most
 _WEIGHT = 0.2  # of the last piece of work, in the mean time that one takes
 
 
+_SLACK = (0.0, 0.5, 1.0, 10.0)
+"""Seconds after which a job of each urgency is due: clicks of many must not keep the rest waiting for ever."""
+
+
 class Urgency(IntEnum):
     """What comes before what: a click, the embedding that one waits for, a frame of a propagation, all else."""
 
@@ -38,6 +41,11 @@ class Job:
 
     Attributes
     ----------
+    due : float
+        When it should begin.
+    number : int
+        Of jobs that are due together, the lower one is first.
+    urgency : Urgency
     kind : str
         What the observer calls it.
     work : callable
@@ -49,8 +57,9 @@ class Job:
         Jobs of a kind that have the same one may be done together; None for a job on its own.
     """
 
-    urgency: int
+    due: float
     number: int
+    urgency: Urgency = field(compare=False)
     kind: str = field(compare=False)
     work: Callable[[list[Any]], Sequence[Any]] = field(compare=False)
     item: Any = field(compare=False)
@@ -130,8 +139,9 @@ class WorkQueue:
                     f"{len(before)} requests wait for the model: try again in a moment",
                     min(max(math.ceil(wait), 1), _LONGEST_WAIT),
                 )
-            job = Job(urgency, next(self._numbers), kind, work, item, size, together, batch)
-            heapq.heappush(self._jobs, job)
+            due = time.monotonic() + _SLACK[urgency]
+            job = Job(due, next(self._numbers), urgency, kind, work, item, size, together, batch)
+            self._jobs.append(job)
             self._ready.notify()
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         return job.future
@@ -162,11 +172,12 @@ class WorkQueue:
                 self._do(jobs)
 
     def _take(self, below: int | None = None) -> list[Job]:
-        """The first job and those that are done with it; none if the first is not `below` an urgency."""
+        """The job that is due first, of those `below` an urgency, with those that go with it; empty if none waits."""
         with self._ready:
-            if not self._jobs or (below is not None and self._jobs[0].urgency >= below):
+            first = min((job for job in self._jobs if below is None or job.urgency < below), default=None)
+            if first is None:
                 return []
-            first = heapq.heappop(self._jobs)
+            self._jobs.remove(first)
             taken, size = [first], first.size
             if first.together is not None:
                 alike = (j for j in sorted(self._jobs) if j.kind == first.kind and j.together is first.together)
@@ -177,7 +188,6 @@ class WorkQueue:
                     size += job.size
                 if len(taken) > 1:
                     self._jobs = [job for job in self._jobs if all(job is not other for other in taken)]
-                    heapq.heapify(self._jobs)
         return [job for job in taken if job.future.set_running_or_notify_cancel()]
 
     def _do(self, jobs: list[Job]) -> None:
@@ -202,10 +212,7 @@ class WorkQueue:
 
     def _forget(self, job: Job) -> None:
         with self._ready:
-            kept = [other for other in self._jobs if other is not job]
-            if len(kept) < len(self._jobs):
-                self._jobs = kept
-                heapq.heapify(self._jobs)
+            self._jobs = [other for other in self._jobs if other is not job]
 
 
 def _stopping() -> BusyError:

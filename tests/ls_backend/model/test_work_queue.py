@@ -47,6 +47,17 @@ def held():
         each.queue.stop()
 
 
+def test_what_has_waited_long_enough_comes_before_what_is_more_urgent(held, monkeypatch):
+    monkeypatch.setattr("ls_backend.model.work_queue._SLACK", (0.0, 0.01, 0.02, 0.03))
+    h = held()
+    futures = [h.submit(urgency, name) for urgency, name in zip(list(Urgency)[1:], "abc", strict=True)]
+    time.sleep(0.05)
+    futures.append(h.submit(Urgency.CLICK, "d"))
+    h.go()
+    assert [f.result(30) for f in futures] == list("ABCD")
+    assert h.log == [("a",), ("b",), ("c",), ("d",)]
+
+
 def test_the_most_urgent_comes_first_and_then_the_oldest(held):
     h = held()
     futures = [
