@@ -20,6 +20,18 @@ VIEW = {"width": 1360, "height": 860}
 PICTURE_WIDTH = 1000
 TIMEOUT = 60_000  # ms; other tests keep this machine busy
 
+_VISIBLE = """image => {
+  let {left, top, right, bottom} = image.getBoundingClientRect();
+  for (let e = image.parentElement; e; e = e.parentElement) {
+    if (getComputedStyle(e).overflow === 'visible') continue;
+    const box = e.getBoundingClientRect();
+    [left, top] = [Math.max(left, box.left), Math.max(top, box.top)];
+    [right, bottom] = [Math.min(right, box.right), Math.min(bottom, box.bottom)];
+  }
+  return {x: left, y: top, width: right - left, height: bottom - top};
+}"""
+"""What of an image is not hidden: at times Label Studio shows a little less than all of it."""
+
 
 def find_browser() -> str | None:
     """Path of a browser on this machine."""
@@ -58,12 +70,17 @@ class Annotator:
         self._switch("Auto-Accept Suggestions", on)
 
     def take(self, tool: str, label: str = "1") -> None:
-        """Take a smart tool, "key-point" or "rectangle", and choose a label by its hotkey."""
+        """Take a smart tool, "key-point" or "rectangle", and choose a label, which is named by its hotkey."""
         group = self.page.locator("button.lsf-tool_smart", has_text="Auto-Detect")
         group.hover()
         group.locator(f".lsf-toolbar__smart button[aria-label={tool}-tool]").click()
-        self.page.keyboard.press(label)
-        expect(self.page.locator(".lsf-label_selected")).to_have_count(1)
+        self.choose(label)
+
+    def choose(self, hotkey: str) -> None:
+        """Click on the label that has a hotkey."""
+        label = self.page.locator(".lsf-label", has=self.page.get_by_text(hotkey, exact=True))
+        label.click()
+        expect(label).to_have_class(re.compile("_selected"))
 
     def click(self, x: float, y: float, *, alt: bool = False) -> None:
         """Click at a pixel of the image, given in the image's own pixels; returns when the server has answered."""
@@ -93,7 +110,7 @@ class Annotator:
     def submit(self) -> int:
         """Submit the annotation, or update it; gives its number."""
         with self.page.expect_response(_saves_annotation) as saved:
-            self.page.get_by_role("button", name=re.compile("Submit|Update")).click()
+            self.page.locator("button", has_text=re.compile("^(Submit|Update)$")).click()
         return int(saved.value.json()["id"])
 
     def regions(self) -> int:
@@ -106,14 +123,14 @@ class Annotator:
         The images of these tests are grey, so all colour is regions'.
         """
         self.page.mouse.move(VIEW["width"] - 5, 5)  # what is under the mouse is drawn in another way
-        image, window = self._image_box(), self._canvas().bounding_box()
-        assert window is not None
-        pixels = np.asarray(Image.open(io.BytesIO(self._canvas().screenshot())).convert("RGB")).astype(int)
+        image = self._image_box()
+        window = self.page.locator("img[alt=image]").first.evaluate(_VISIBLE)
+        pixels = np.asarray(Image.open(io.BytesIO(self.page.screenshot(clip=window))).convert("RGB")).astype(int)
         coloured = (pixels.max(2) - pixels.min(2)) > 25
-        # the image is a little larger than the part of it that is shown
         left, top = round(window["x"] - image["x"]), round(window["y"] - image["y"])
         seen = np.zeros((round(image["height"]), round(image["width"])), bool)
-        seen[top : top + coloured.shape[0], left : left + coloured.shape[1]] = coloured
+        part = seen[top:, left:][: coloured.shape[0], : coloured.shape[1]]
+        part[:] = coloured[: part.shape[0], : part.shape[1]]
         return seen
 
     def screenshot(self, path: Path) -> None:
@@ -136,7 +153,13 @@ class Annotator:
         return self.page.locator(".konvajs-content").first
 
     def _wait_for_image(self) -> None:
+        """Wait until the image is there and has found its size."""
         self.page.wait_for_function("[...document.querySelectorAll('img[alt=image]')].some(i => i.naturalWidth)")
+        image, sizes = self.page.locator("img[alt=image]").first, [0.0]
+        while len(set(sizes[-4:])) > 1 or len(sizes) < 5:
+            self.page.wait_for_timeout(100)
+            box = image.bounding_box()
+            sizes.append(box["x"] + 1e4 * box["width"] if box else -len(sizes))
 
     def _image_box(self) -> Any:
         """Where the image is on the screen: x, y, width, height."""

@@ -20,6 +20,7 @@ from ls_backend.demo_servers import Account, Server, backend, free_port, label_s
 from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.store import ItemVersion
 from tests.e2e.label_studio.annotator import Annotator, find_browser
+from tests.e2e.label_studio.seen import drift
 
 PICTURES = os.environ.get("SAM2_PICTURES")
 """Folder for the pictures of docs/label-studio.md, which are kept if it is set."""
@@ -39,6 +40,8 @@ class Ground:
         The process of `sam2 serve`.
     store : Path
         Its label store.
+    data : Path
+        Folder of Label Studio's data.
     """
 
     url: str
@@ -46,6 +49,7 @@ class Ground:
     projects: Projects
     server: Server
     store: Path
+    data: Path
 
     def new_project(self, title: str, config: str) -> int:
         """Make a project and connect the server to it."""
@@ -82,7 +86,8 @@ def ground(tmp_path_factory) -> Iterator[Ground]:
         key = projects.access_token()
         with backend(folder / "server", free_port(), studio.url, key, track_frames=6) as server:
             server.wait()
-            yield Ground(studio.url, account, projects, server, folder / "server" / "labels")
+            store, data = folder / "server" / "labels", folder / "label-studio"
+            yield Ground(studio.url, account, projects, server, store, data)
         projects.close()
 
 
@@ -107,8 +112,9 @@ def annotator(ground, browser) -> Iterator[Annotator]:
 
 @pytest.fixture(scope="session")
 def frames() -> np.ndarray:
-    """Five frames of moving nuclei, (5, 160, 200) uint8."""
-    return nuclei()[:5, :160, :200]
+    """Five frames of real nuclei under a drifting stage, (5, 160, 200) uint8."""
+    first = nuclei()[0]
+    return np.stack([first[drift(i)] for i in range(5)])
 
 
 @pytest.fixture

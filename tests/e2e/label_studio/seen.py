@@ -13,17 +13,27 @@ from sam2_core.labelstore.formats.label_studio_regions import region_mask
 from sam2_core.labelstore.store import ItemVersion
 from sam2_core.volume.open import open_volume
 
-
-def true_nucleus(frame: int, x: int, y: int, size: tuple[int, int]) -> np.ndarray:
-    """The nucleus at a place of the sample as its makers labelled it, (height, width) bool."""
-    labels = open_volume(find_sample()).read({"c": NUCLEUS_LABELS, "t": frame})[: size[0], : size[1]]
-    assert labels[y, x], "there is no nucleus"
-    return labels == labels[y, x]
+SIZE = (160, 200)
+"""Height and width of the images of these tests."""
 
 
-def submitted(annotation: Mapping[str, Any], size: tuple[int, int]) -> list[np.ndarray]:
-    """The masks of an annotation of one image, as Label Studio has them."""
-    return [region_mask(region, size) for region in annotation["result"]]
+def drift(frame: int) -> tuple[slice, slice]:
+    """The part of the sample's first image that is seen on a frame: what is on it moves to the left, and up."""
+    top, left = 2 * frame, 3 * frame
+    return slice(top, top + SIZE[0]), slice(left, left + SIZE[1])
+
+
+def true_nucleus(x: int, y: int, frame: int = 0) -> np.ndarray:
+    """The nucleus at a place of the first frame, as the sample's makers labelled it, on a frame; bool."""
+    labels = open_volume(find_sample()).read({"c": NUCLEUS_LABELS, "t": 0})
+    number = labels[drift(0)][y, x]
+    assert number, "there is no nucleus"
+    return labels[drift(frame)] == number
+
+
+def submitted(annotation: Mapping[str, Any]) -> list[np.ndarray]:
+    """The masks of an annotation, as Label Studio has them."""
+    return [region_mask(region, SIZE) for region in annotation["result"]]
 
 
 def stored_masks(item: ItemVersion) -> list[np.ndarray]:
@@ -32,9 +42,9 @@ def stored_masks(item: ItemVersion) -> list[np.ndarray]:
     return [labels == number for number in np.unique(labels) if number]
 
 
-def at_size(seen: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def at_size(seen: np.ndarray) -> np.ndarray:
     """A mask on the screen, in the pixels of the image."""
-    small = Image.fromarray(seen.astype(np.uint8) * 255).resize(size[::-1], Image.Resampling.BOX)
+    small = Image.fromarray(seen.astype(np.uint8) * 255).resize(SIZE[::-1], Image.Resampling.BOX)
     return np.asarray(small) > 127
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import expect
-
 from tests.e2e.label_studio.annotator import Annotator
 
 _VIDEO = "window.Htx.annotationStore.selected.names.get('video')"
@@ -26,11 +24,6 @@ class VideoAnnotator(Annotator):
         self._drag(self._at(x0, y0), self._at(x1, y1))
         self.page.wait_for_function(f"window.Htx.annotationStore.selected.regions.length === {before + 1}")
 
-    def choose(self, label: str) -> None:
-        """Choose a label by its hotkey."""
-        self.page.keyboard.press(label)
-        expect(self.page.locator(".lsf-label_selected")).to_have_count(1)
-
     def select(self, x: float, y: float) -> None:
         """Click on a box."""
         self.page.mouse.click(*self._at(x, y))
@@ -47,9 +40,13 @@ class VideoAnnotator(Annotator):
 
     def show_frame(self, index: int) -> None:
         """Go to a frame, counted from 1 as Label Studio counts them."""
-        self.page.locator(".lsf-frames-control").click()
-        self.page.locator(".lsf-frames-control input").fill(str(index))
-        self.page.keyboard.press("Enter")
+        if index == self.page.evaluate(f"{_VIDEO}.length"):  # which the field does not take
+            while self.frame != index:
+                self.page.get_by_role("button", name="Step forward").click()
+        else:
+            self.page.locator(".lsf-frames-control").click()
+            self.page.locator(".lsf-frames-control input").fill(str(index))
+            self.page.keyboard.press("Enter")
         self.page.wait_for_function(f"{_VIDEO}.frame === {index}")
         self.page.wait_for_timeout(300)  # until it is painted
 
