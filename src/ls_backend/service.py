@@ -60,7 +60,7 @@ class Service:
         cache = EmbeddingCache(
             embeddings_dir() if settings.embedding_disk else None, settings.embedding_memory, settings.embedding_disk
         )
-        self.models = Models(serving_model(self.state, settings.model), settings.device, cache)
+        self.models = Models(serving_model(self.state, settings.model), settings.device, cache, settings.one_piece)
         self.engine = Engine(self.models, limit=settings.max_waiting)
         self.metrics = Metrics(lambda: self.engine.queue_length, lambda: self.models.current)
         self.engine.observer = self.metrics.work
@@ -110,14 +110,14 @@ class Service:
             The project asks for what there is not, or has no tag for answers.
         """
         options = project_options(request.extra_params, self.settings)
+        config = parse_label_config(request.label_config) if request.label_config else None
         model = self.models.current if options.model is None else self.models.check(options.model)
         if request.project_id is not None:
             await asyncio.to_thread(
                 self.sync.note_project, request.project_id, request.label_config, request.extra_params
             )
             self._keep(self._secure_webhooks(request.project_id))
-        if request.label_config:
-            config = parse_label_config(request.label_config)
+        if config is not None:
             for tag in config.objects:
                 config.answer(tag, None)
         return model

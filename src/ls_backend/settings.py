@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -19,12 +22,15 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 from sam2_core.errors import InputError
-from sam2_core.volume.files import disk_errors, replacing
+from sam2_core.volume.files import disk_errors, replacing, write_json
 
 PreAnnotate = Literal["prompts", "automatic", "off"]
 """What a task gets unasked: masks of the boxes and points that are on it, masks of everything, or nothing."""
 
 GIB = 2**30
+
+_KEY = "signing.key"
+_ADDRESSES = "addresses.json"
 
 
 class Settings(BaseSettings):
@@ -40,7 +46,7 @@ class Settings(BaseSettings):
     label_studio_api_key: SecretStr | None = Field(
         None, validation_alias="LABEL_STUDIO_API_KEY", description="A personal access token, or a legacy token."
     )
-    allowed_hosts: tuple[str, ...] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Other hosts, HOST or HOST:PORT, that images may be fetched from."
     )
     public_url: AnyHttpUrl | None = Field(
@@ -49,12 +55,15 @@ class Settings(BaseSettings):
 
     labels: Path = Field(Path("labels"), description="Label store that annotations go into; made if it is not there.")
     state: Path | None = Field(None, description="Folder of the server's own records; by default beside the labels.")
-    volumes: tuple[Path, ...] = Field((), description="Folders whose volumes may be shown plane by plane.")
+    volumes: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders whose volumes may be shown plane by plane."
+    )
 
     model: str = Field("cells-nano", description="A name of 'sam2 models list', or a checkpoint file.")
     device: str = Field("auto", description="auto, cpu, cuda or mps.")
     pre_annotate: PreAnnotate = Field("prompts", description="What tasks get that nobody has prompted yet.")
     track_frames: int = Field(100, ge=1, description="Frames to track each way from a prompt.")
+    one_piece: bool = Field(True, description="Tracked objects keep one connected piece; off for what branches.")
     track_seconds: float = Field(60, gt=0, description="After this time an answer holds the frames that are done.")
 
     train_every: int = Field(0, ge=0, description="Train after so many newly labelled tasks; 0: when asked to.")
@@ -78,6 +87,17 @@ class Settings(BaseSettings):
     image_memory: int = Field(256 * 2**20, ge=0, description="Bytes of decoded images kept in memory.")
     embedding_memory: int = Field(GIB, ge=0, description="Bytes of embeddings kept in memory.")
     embedding_disk: int = Field(10 * GIB, ge=0, description="Bytes of embeddings kept on disk; 0 for none.")
+
+    @field_validator("allowed_hosts", "volumes", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: Any, info: ValidationInfo) -> Any:
+        """A variable is JSON, or has folders as PATH has them, hosts with commas between."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        between = os.pathsep if info.field_name == "volumes" else ","
+        return [part.strip() for part in value.split(between) if part.strip()]
 
     @field_validator("basic_auth")
     @classmethod
@@ -121,8 +141,11 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where browsers and Label Studio find this server, without a slash at the end."""
-        if self.public_url is not None:
-            return str(self.public_url).rstrip("/")
+        return self.local_url if self.public_url is None else str(self.public_url).rstrip("/")
+
+    @property
+    def local_url(self) -> str:
+        """Where programs on this machine find this server, without a slash at the end."""
         return f"http://{'127.0.0.1' if self.host in ('0.0.0.0', '::') else self.host}:{self.port}"
 
     @classmethod
@@ -173,6 +196,26 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise InputError(f"{config} is no YAML file of settings ({' '.join(str(error).split())})") from None
 
 
+def note_addresses(settings: Settings) -> None:
+    """Write down where the server is, for commands that are given its records."""
+    with disk_errors(settings.state_folder):
+        write_json(settings.state_folder / _ADDRESSES, {"url": settings.url, "local_url": settings.local_url})
+
+
+def noted_addresses(folder: Path) -> tuple[str, str] | None:
+    """Where the server of these records was last, for browsers and for programs on its machine; None if never."""
+    try:
+        noted = json.loads((folder / _ADDRESSES).read_text(encoding="utf-8"))
+        return str(noted["url"]), str(noted["local_url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a server keeps its records in a folder."""
+    return (folder / _KEY).is_file()
+
+
 def signing_key(folder: Path) -> bytes:
     """The key with which the server signs what it gives out and takes back; made at the first start.
 
@@ -181,7 +224,7 @@ def signing_key(folder: Path) -> bytes:
     InputError
         The folder cannot be written.
     """
-    path = folder / "signing.key"
+    path = folder / _KEY
     if not path.exists():
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

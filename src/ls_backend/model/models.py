@@ -42,6 +42,8 @@ class Models:
         As `sam2_core.load_model` takes it.
     cache : EmbeddingCache
         Of the embeddings of all models.
+    one_piece : bool
+        As `SAM2VideoPredictor` takes it.
 
     Raises
     ------
@@ -49,9 +51,10 @@ class Models:
         There is no such model.
     """
 
-    def __init__(self, model: str, device: str, cache: EmbeddingCache) -> None:
+    def __init__(self, model: str, device: str, cache: EmbeddingCache, one_piece: bool = False) -> None:
         self.cache = cache
         self._device = device
+        self._one_piece = one_piece
         self._loaded: OrderedDict[str, tuple[Served, str | None]] = OrderedDict()  # with the digest, if one is known
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -157,7 +160,8 @@ class Models:
             from sam2_core.predict.video_predictor import SAM2VideoPredictor
 
             digest = _digest(name)
-            predictor = SAM2VideoPredictor(load_model(self._files.get(name, name), self._device))
+            model = load_model(self._files.get(name, name), self._device)
+            predictor = SAM2VideoPredictor(model, one_piece=self._one_piece)
             served = Served(name, predictor, PromptedImages(predictor, self.cache))
             _ = predictor.embedding_key  # a digest of all weights: no click is to wait for it
             with self._lock:

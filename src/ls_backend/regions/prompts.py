@@ -103,7 +103,7 @@ def read_prompts(
     own = [region for region in regions if region.get("to_name", tag.name) == tag.name]
     try:
         objects = (
-            _video_objects(own, size, frames)
+            _video_objects(own, config.answer(tag, None).labels, size, frames)
             if tag.kind == "video"
             else _image_objects(own, size, frames if tag.kind == "stack" else None)
         )
@@ -128,8 +128,13 @@ def _image_objects(regions: list[dict[str, Any]], size: Size, frames: int | None
     return _with_unique_keys(_object(group) for group in positive)
 
 
-def _video_objects(regions: Sequence[dict[str, Any]], size: Size, frames: int) -> list[ObjectPrompt]:
-    """The objects of a video that were drawn or changed since they were answered."""
+def _video_objects(
+    regions: Sequence[dict[str, Any]], labels: Sequence[str], size: Size, frames: int
+) -> list[ObjectPrompt]:
+    """The objects of a video that were drawn or changed since they were answered.
+
+    A label that is none of `labels` is that of a button with which the answer was asked for.
+    """
     found: dict[str, ObjectPrompt] = {}
     for number, (region, label) in enumerate(zip(regions, region_labels(regions))):
         if region.get("type") != "videorectangle":
@@ -137,6 +142,7 @@ def _video_objects(regions: Sequence[dict[str, Any]], size: Size, frames: int) -
         prompt = read_keyframes(region.get("value"), size, frames)
         if not prompt.changed or not prompt.boxes:
             continue
+        label = label if label in labels or not labels else None
         key = str(region.get("id") or region_id(label, number))
         boxes = tuple(_frame_prompt(frame, [], box) for frame, box in sorted(prompt.boxes.items()))
         found[key] = ObjectPrompt(key, label, boxes, prompt.absent)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -112,6 +113,22 @@ def run(models, scenario, **settings):
             await engine.stop()
 
     return asyncio.run(main())
+
+
+class FetchedMovie(Movie):
+    """A source whose frames the event loop fetches, with the help of its own threads."""
+
+    def __init__(self, frames, key):
+        super().__init__(frames)
+        self.key = key
+        self._loop = asyncio.get_running_loop()
+
+    def frame(self, i):
+        async def fetch():
+            await asyncio.sleep(0.05)
+            return await asyncio.to_thread(lambda: self.frames[i])
+
+        return asyncio.run_coroutine_threadsafe(fetch(), self._loop).result(20)
 
 
 def click(*points, labels=None):
@@ -415,3 +432,18 @@ class TestAutomatic:
         (was_done, _), seen = run(models, scenario)
         assert not was_done
         assert [kind for kind, _, _ in seen] == ["embed", "answer", "embed"]
+
+
+def test_propagations_that_wait_for_frames_leave_threads_to_those_who_fetch_them(models, frames):
+    async def scenario(engine):
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+
+        async def track(key):
+            thing = Thing("a", (OnFrame(0, np.array([[20, 20]], np.float32), np.array([1], np.int32)),))
+            found = engine.track(FetchedMovie(frames, key), key, [thing], range(3))
+            return [frame async for frame, _ in found]
+
+        return await asyncio.wait_for(asyncio.gather(*(track(f"m{i}") for i in range(8))), 60)
+
+    found, _ = run(models, scenario)
+    assert found == [[0, 1, 2]] * 8

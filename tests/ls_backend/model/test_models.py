@@ -32,7 +32,7 @@ def loaded(monkeypatch):
     class Predictor:
         embedding_key = "key"
 
-        def __init__(self, model):
+        def __init__(self, model, one_piece=False):
             self.model = model
 
     monkeypatch.setattr(sam2_core.build, "load_model", load)

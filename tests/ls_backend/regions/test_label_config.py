@@ -1,5 +1,7 @@
 """Labeling setups: what is shown, and which control answers go to."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,3 +128,17 @@ def test_any_text_is_read_or_refused(text):
     except RequestError:
         return
     assert "Image" in text
+
+
+def test_a_setup_that_is_nested_a_thousandfold_holds_nobody_up():
+    count = 8_000
+    tags = "".join(f'<Labels name="n{i}" toName="i"><Label value="l{i}"/>' for i in range(count))
+    began = time.perf_counter()
+    config = view(IMAGE, tags, "</Labels>" * count)
+    assert time.perf_counter() - began < 2
+    assert config.control(f"n{count - 1}").labels == (f"l{count - 1}",)
+
+
+def test_a_setup_without_end_is_refused():
+    with pytest.raises(RequestError, match="longer than"):
+        view(IMAGE, " " * 2**20)

@@ -281,6 +281,11 @@ def test_an_image_that_the_stack_has_not(index):
         read_stack(click("a", 1, 1, item_index=index))
 
 
+def test_the_label_of_a_button_is_none_of_the_objects():
+    [found] = read_video(video("a", keyframe(1, 10), label="Track"))
+    assert found.label is None
+
+
 def test_a_frame_that_the_video_has_not():
     with pytest.raises(RequestError, match="on frame 51, but the video has 50"):
         read_video(video("a", keyframe(51, 10)))
