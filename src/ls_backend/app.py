@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from ls_backend.answers import ClientGoneError, while_wanted, written
 from ls_backend.errors import BusyError, RequestError
+from ls_backend.metrics import Metrics
 from ls_backend.protocol import (
     Health,
     PredictRequest,
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from ls_backend.service import Service
 
 _log = logging.getLogger("ls_backend")
+
+_LONGEST = 900  # characters of a sentence; what was sent may be part of it
+_CLIENT_GONE = 499  # the status that no one gets, for the metrics
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 403, 404, 413, 415, 422, 502, 503)
@@ -64,19 +70,42 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(service.planes.router)
     _add_errors(app)
 
-    @app.middleware("http")
-    async def measured(request: Request, call_next: Any) -> Response:
-        began = time.perf_counter()
-        response = await call_next(request)
-        seconds = time.perf_counter() - began
-        route = request.scope.get("route")
-        endpoint = getattr(route, "path", "other")
-        service.metrics.request(endpoint, response.status_code, seconds)
-        _log.info("%s %s %d %.0f ms", request.method, endpoint, response.status_code, 1000 * seconds)
-        return response
-
+    app.add_middleware(_Measured, metrics=service.metrics)
     app.add_middleware(Guard, settings=service.settings)
     return app
+
+
+class _Measured:
+    """ASGI middleware that counts and times requests, and answers those that are broken off when the server stops."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0  # nothing was sent yet
+
+        async def noted(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:  # the server has waited long enough
+            if status:
+                raise
+            response = _problem(503, "the server is stopping: try again when it has started anew", {"Retry-After": "5"})
+            await response(scope, receive, noted)
+        finally:
+            seconds = time.perf_counter() - began
+            endpoint = getattr(scope.get("route"), "path", "other")
+            self._metrics.request(endpoint, status or 500, seconds)
+            _log.info("%s %s %d %.0f ms", scope["method"], endpoint, status or 500, 1000 * seconds)
 
 
 def _add_protocol(app: FastAPI, service: Service) -> None:
@@ -93,10 +122,10 @@ def _add_protocol(app: FastAPI, service: Service) -> None:
         """Connect a project, or see which model answers it."""
         return SetupResponse(model_version=await service.connect(request))
 
-    @app.post("/predict")
-    async def predict(request: PredictRequest) -> PredictResponse:
+    @app.post("/predict", response_model=PredictResponse)
+    async def predict(request: PredictRequest, connection: Request) -> Response:
         """Masks for what an annotator drew, or for tasks that nobody has looked at yet."""
-        return await service.predictor.predict(request)
+        return await written(await while_wanted(connection, service.predictor.predict(request)))
 
     @app.post("/webhook", status_code=200)
     async def webhook(payload: Annotated[dict[str, Any], Body()]) -> WebhookAnswer:
@@ -148,6 +177,10 @@ def _add_errors(app: FastAPI) -> None:
             return _problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', first['msg'])}")
         return _problem(422, f"{where or 'the body'}: {first['msg']}")
 
+    @app.exception_handler(ClientGoneError)
+    async def gone(_: Request, error: ClientGoneError) -> Response:
+        return Response(status_code=_CLIENT_GONE)
+
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
         return _problem(error.status_code, str(error.detail), error.headers)
@@ -158,6 +191,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    sentence = sentence.encode("utf-8", "replace").decode()  # a request may have half characters
+    # a request may have half characters, and line breaks that would look like lines of the log
+    sentence = " ".join(sentence[:_LONGEST].encode("utf-8", "replace").decode().split())
     _log.warning("%d: %s", status, sentence)
     return JSONResponse(Problem(error=sentence).model_dump(), status, {**(headers or {}), **reason_header(sentence)})

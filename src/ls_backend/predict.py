@@ -108,7 +108,7 @@ class Predictor:
         if not request.tasks:
             raise RequestError("the request has no task")
         config = parse_label_config(request.label_config)
-        options = self._options(request.project_id)
+        options = await asyncio.to_thread(self._options, request.project_id)  # while a webhook is written, it waits
         model = options.model or self._version()
         asked = [_Asked(task, config, options, model) for task in request.tasks]
         context = request.context
@@ -199,7 +199,7 @@ class Predictor:
                 return _prediction(await self._everything(asked), asked.model) or []
             if asked.options.pre_annotate == "prompts" and (regions := _prompts_on(asked.task, asked.config)):
                 return await self._answer(asked, regions)
-        except RequestError as error:
+        except InputError as error:
             _log.warning("task %s gets no prediction: %s", asked.task.id, error)
         return []
 

@@ -5,9 +5,12 @@ Only what is read is named; everything else in a request is passed over.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of a task or a project; what is beyond, no database has."""
 
 
 class _Incoming(BaseModel):
@@ -25,8 +28,8 @@ class Annotation(_Incoming):
 class Task(_Incoming):
     """A task: data, and what is on it already."""
 
-    id: int | None = None
-    project: int | None = None
+    id: Number | None = None
+    project: Number | None = None
     data: dict[str, Any]
     meta: dict[str, Any] | None = None
     annotations: list[Annotation] = []

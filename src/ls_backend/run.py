@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from ls_backend.settings import Settings
+from ls_backend.settings import Settings, forget_secrets, note_addresses
 from sam2_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def run(settings: Settings, say: Callable[[str], None], make_app: Callable[[Serv
         from ls_backend.service import Service
 
         service = Service(settings)
+        forget_secrets()
+        note_addresses(settings)
         say(f"{service.models.current} answers {settings.label_studio_url}; labels go into {settings.labels}")
         path = "/SECRET" if settings.secret else ""
         say(f"connect {settings.url}{path} there: Settings > Model > Connect Model, interactive preannotations on")

@@ -147,7 +147,10 @@ class Service:
 
     def _is_own(self, url: str) -> bool:
         mine, other = urlsplit(self.settings.url), urlsplit(url)
-        return (mine.hostname, mine.port) == (other.hostname, other.port)
+        try:
+            return (mine.hostname, mine.port) == (other.hostname, other.port)
+        except ValueError:  # a port that is none
+            return False
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

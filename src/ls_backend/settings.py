@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     pre_annotate: PreAnnotate = Field("prompts", description="What tasks get that nobody has prompted yet.")
     track_frames: int = Field(100, ge=1, description="Frames to track each way from a prompt.")
     one_piece: bool = Field(True, description="Tracked objects keep one connected piece; off for what branches.")
-    track_seconds: float = Field(60, gt=0, description="After this time an answer holds the frames that are done.")
+    track_seconds: float = Field(85, gt=0, description="After this time an answer holds the frames that are done.")
 
     train_every: int = Field(0, ge=0, description="Train after so many newly labelled tasks; 0: when asked to.")
     train_preset: str = Field("decoder", description="What is trained, see sam2 finetune --help.")
@@ -196,6 +196,14 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise InputError(f"{config} is no YAML file of settings ({' '.join(str(error).split())})") from None
 
 
+def forget_secrets() -> None:
+    """Take tokens and passwords out of the environment, so that no process that is started from here has them."""
+    is_secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    names = {f"SAM2_SERVE_{name}".upper() for name in is_secret} | {"LABEL_STUDIO_API_KEY"}
+    for name in [name for name in os.environ if name.upper() in names]:
+        del os.environ[name]
+
+
 def note_addresses(settings: Settings) -> None:
     """Write down where the server is, for commands that are given its records."""
     with disk_errors(settings.state_folder):
@@ -222,7 +230,7 @@ def signing_key(folder: Path) -> bytes:
     Raises
     ------
     InputError
-        The folder cannot be written.
+        The folder cannot be written, or what is there is no key.
     """
     path = folder / _KEY
     if not path.exists():
@@ -231,4 +239,7 @@ def signing_key(folder: Path) -> bytes:
             with replacing(path, overwrite=True) as partial:
                 partial.touch(mode=0o600)
                 partial.write_text(secrets.token_hex(32))
-    return bytes.fromhex(path.read_text().strip())
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch(r"[0-9a-f]{64}", text):  # an empty one, say, which anybody could sign with
+        raise InputError(f"{path} is damaged: delete it, and put volumes up anew")
+    return bytes.fromhex(text)

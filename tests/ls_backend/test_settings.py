@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ls_backend.settings import Settings, load_settings, signing_key
+from ls_backend.settings import Settings, forget_secrets, load_settings, signing_key
 from sam2_core.errors import InputError
 
 
@@ -37,6 +37,27 @@ def test_variables_of_label_studio_have_their_own_names(monkeypatch: pytest.Monk
     assert settings.label_studio_url.host == "labels.example.org"
     assert settings.label_studio_api_key is not None
     assert settings.label_studio_api_key.get_secret_value() == "very secret"
+
+
+@pytest.mark.parametrize(
+    ("folders", "hosts"),
+    [
+        ('["/data/a", "/data/b"]', '["one", "two:81"]'),
+        (os.pathsep.join(["/data/a", "/data/b"]), "one, two:81"),
+    ],
+)
+def test_variables_hold_several_folders_and_hosts(monkeypatch: pytest.MonkeyPatch, folders: str, hosts: str) -> None:
+    monkeypatch.setenv("SAM2_SERVE_VOLUMES", folders)
+    monkeypatch.setenv("SAM2_SERVE_ALLOWED_HOSTS", hosts)
+    settings = load_settings()
+    assert settings.volumes == (Path("/data/a"), Path("/data/b"))
+    assert settings.allowed_hosts == ("one", "two:81")
+
+
+def test_a_variable_that_is_no_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM2_SERVE_VOLUMES", '["/data/a"')
+    with pytest.raises(InputError, match=r"^volumes: "):
+        load_settings()
 
 
 def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +111,22 @@ def test_the_signing_key_stays_and_is_for_its_owner_alone(tmp_path: Path) -> Non
     assert len(key) == 32
     assert signing_key(tmp_path / "state") == key
     assert (tmp_path / "state" / "signing.key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", ["", "00", "no key at all"])
+def test_a_damaged_signing_key_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "signing.key").write_text(content)
+    with pytest.raises(InputError, match="damaged"):
+        signing_key(tmp_path)
+
+
+def test_processes_that_are_started_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = {"LABEL_STUDIO_API_KEY": "k", "sam2_serve_secret": "s", "SAM2_SERVE_BASIC_AUTH": "u:p"}
+    kept = {"SAM2_SERVE_PORT": "1234", "LABEL_STUDIO_URL": "http://ls.test"}
+    for name, value in {**secret, **kept, "SAM2_SERVE_WEBHOOK_SECRET": "w"}.items():
+        monkeypatch.setenv(name, value)
+    forget_secrets()
+    left = [name.upper() for name in os.environ]
+    assert not {name.upper() for name in secret} & set(left)
+    assert "SAM2_SERVE_WEBHOOK_SECRET" not in left
+    assert set(kept) <= set(left)

@@ -203,7 +203,7 @@ class StoreSync:
             if not notice.tasks and not notice.lone:
                 whole.append(notice.project)
         else:
-            return f"{notice.action} is none of this server's business"
+            return f"{notice.action[:60]!a} is none of this server's business"
         known_projects = self._state.projects()
         chosen = known_projects if None in whole else dict.fromkeys(id for id in whole if id is not None)
         if notice.action == "PROJECT_DELETED":
@@ -217,20 +217,27 @@ class StoreSync:
         while not self._stopping:
             self._wake.clear()
             try:
-                pending = await asyncio.to_thread(self._state.next_pending)
-            except InputError as error:
-                _log.error("%s", error)
-                pending = None
-            wait = None if pending is None else pending.due - time.time()
-            if pending is None or (wait is not None and wait > 0):
+                wait = await self._look_at_next()
+            except Exception:  # the records themselves cannot be read or written, perhaps only for now
+                _log.exception("the records of the server cannot be used")
+                wait = LONGEST_PAUSE
+            if wait > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), min(wait or LONGEST_PAUSE, LONGEST_PAUSE))
-                continue
-            try:
-                await self._look_safely(pending)
-            except Exception:
-                _log.exception("project %d, task %d: looking at it failed", pending.project, pending.task)
-                await self._later(pending)
+                    await asyncio.wait_for(self._wake.wait(), min(wait, LONGEST_PAUSE))
+
+    async def _look_at_next(self) -> float:
+        """Look at what is due first; gives the seconds until something is due."""
+        pending = await asyncio.to_thread(self._state.next_pending)
+        if pending is None:
+            return LONGEST_PAUSE
+        if (wait := pending.due - time.time()) > 0:
+            return wait
+        try:
+            await self._look_safely(pending)
+        except Exception:
+            _log.exception("project %d, task %d: looking at it failed", pending.project, pending.task)
+            await self._later(pending)
+        return 0.0
 
     async def _look_safely(self, pending: Pending) -> None:
         """Look at something; what cannot be had now is looked at later, what cannot be used is the task's problem."""
@@ -264,24 +271,32 @@ class StoreSync:
         id = pending.project
         try:
             await self._project(id, anew=True)
-            listed = {task["id"]: task async for task in self._client.pages("/api/tasks", project=id)}
+            # not the tasks themselves, whose data may be long
+            listed = {
+                task["id"]: (_listing(task), task.get("total_annotations") != 0)
+                async for task in self._client.pages("/api/tasks", project=id)
+            }
         except NotFoundError:
             _log.info("project %d is no more; its labels stay in the store", id)
             await asyncio.to_thread(self._state.forget_project, id)
             return
-        known = {record.task: record for record in self._state.tasks(id)}
+        await asyncio.to_thread(self._note_changed, id, listed)
+        await asyncio.to_thread(self._state.finish, pending)
+
+    def _note_changed(self, project: int, listed: Mapping[int, tuple[str | None, bool]]) -> None:
+        """Note the tasks of a project that are not in the store as they are listed, annotated or not."""
+        known = {record.task: record for record in self._state.tasks(project)}
         changed = [
             number
-            for number, task in listed.items()
-            if (self._is_outdated(known[number], task) if number in known else task.get("total_annotations") != 0)
+            for number, (listing, is_annotated) in listed.items()
+            if (self._is_outdated(known[number], listing) if number in known else is_annotated)
         ]
         # one that is not listed may only have slipped from one page to another
         changed += [n for n, record in known.items() if n not in listed and (record.digest or record.problem)]
-        await asyncio.to_thread(self._state.note, [(id, number) for number in changed], now=time.time())
-        await asyncio.to_thread(self._state.finish, pending)
+        self._state.note([(project, number) for number in changed], now=time.time())
 
-    def _is_outdated(self, record: TaskRecord, task: Mapping[str, Any]) -> bool:
-        return record.listed != _listing(task) or bool(record.problem) or self._writer.is_lost(record)
+    def _is_outdated(self, record: TaskRecord, listing: str | None) -> bool:
+        return record.listed != listing or bool(record.problem) or self._writer.is_lost(record)
 
     def _known(self, pending: Pending) -> TaskRecord:
         found = self._state.task(pending.project, pending.task)
@@ -306,7 +321,7 @@ class StoreSync:
         if task is None or annotation is None or tag is None:
             await self._take_back(pending, known)
             return
-        digest = self._writer.digest(task, annotation)
+        digest = await asyncio.to_thread(self._writer.digest, task, annotation)
         if known.digest == digest and not self._writer.is_lost(known):
             await asyncio.to_thread(self._state.finish, pending, known)
             return

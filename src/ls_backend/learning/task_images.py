@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ORIENTATION = 0x0112
 _PLAIN = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp"}
+
+_PerAxis = Mapping[str, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +134,20 @@ def _planes_of_volume(task: VolumeTask) -> TaskImage:
 
     stack = PlaneStack((len(task.planes),), read, read((0,)))
     axis = task.series.axis if task.series.axis in ("t", "z") else "z"
-    return TaskImage(_from_pixels(stack, axis), windows[0] if raw else None, task.series.path)
+    # planes across x have z as their rows and y as their columns
+    named = dict(zip(f"{axis}yx", (task.series.axis or axis, *source.plane_axes)))
+    scale = {a: source.volume.scale.get(own, 1.0) for a, own in named.items()}
+    translation = {a: source.volume.translation.get(own, 0.0) for a, own in named.items()}
+    translation[axis] += task.planes[0] * scale[axis]
+    if len(task.planes) > 1:
+        scale[axis] *= abs(task.planes[1] - task.planes[0]) or 1
+    image = _from_pixels(stack, axis, scale, translation)
+    return TaskImage(image, windows[0] if raw else None, task.series.path)
 
 
-def _from_pixels(pixels: Any, axis: str) -> Volume:
-    return open_volume(pixels, axes=f"{axis}yx" + ("c" if pixels.ndim == len(axis) + 3 else ""))
+def _from_pixels(pixels: Any, axis: str, scale: _PerAxis = None, translation: _PerAxis = None) -> Volume:
+    axes = f"{axis}yx" + ("c" if pixels.ndim == len(axis) + 3 else "")
+    return open_volume(pixels, axes=axes, scale=scale, translation=translation)
 
 
 def _is_plain(path: Path) -> bool:

@@ -53,7 +53,7 @@ class Tracks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._last: tuple[int, int, dict[str, Any]] | None = None
 
     def keep(
@@ -75,10 +75,11 @@ class Tracks:
         regions : sequence of dict
             As Label Studio gets them, with the key of the object in `meta.sam2`.
         """
-        known = dict(self._read(task)["regions"])
-        known |= {str(region["id"]): masks[region["meta"]["sam2"]].counts() for region in regions}
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._path(task), {"size": list(size), "regions": known})
+        new = {str(region["id"]): masks[region["meta"]["sam2"]].counts() for region in regions}
+        with self._lock:  # of two who answer for one task, none may take away what the other kept
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._path(task), {"size": list(size), "regions": {**self._read(task)["regions"], **new}})
+            self._last = None  # a file may be replaced within one tick of its clock
 
     def masks_for(self, task: int, region: str, frame: int) -> np.ndarray | None:
         """The mask (H, W), bool, of a region on a frame from 0; None if none was tracked there."""

@@ -39,6 +39,7 @@ KEPT = 3
 """Jobs whose folders stay."""
 
 POLL_SECONDS = 0.5
+RECORDS_SECONDS = 60.0  # until the next try where the records cannot be used
 SYNC_SECONDS = 60.0  # for which a job waits until what is noted is in the store
 
 
@@ -206,17 +207,26 @@ class Training:
     async def _work(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            job = next((job for job in self._state.jobs() if job.state in ("running", "waiting")), None)
-            if job is None:
-                await self._wake.wait()
-                continue
             try:
-                await self._run(job)
-            except Exception as error:
-                if not isinstance(error, InputError):
-                    _log.exception("the training failed")
-                await self._end(job, "failed", f"the training failed: {error}")
+                if not await self._run_next():
+                    await self._wake.wait()
+            except Exception:  # the records themselves cannot be read or written, perhaps only for now
+                _log.exception("the records of the trainings cannot be used")
+                await self._sleep(RECORDS_SECONDS)
             self._process = None
+
+    async def _run_next(self) -> bool:
+        """Run the job that is first; whether there was one."""
+        job = next((job for job in self._state.jobs() if job.state in ("running", "waiting")), None)
+        if job is None:
+            return False
+        try:
+            await self._run(job)
+        except Exception as error:
+            if not isinstance(error, InputError):
+                _log.exception("the training failed")
+            await self._end(job, "failed", f"the training failed: {error}")
+        return True
 
     async def _run(self, job: Job) -> None:
         if job.state == "waiting":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,10 @@ _TOGETHER_ON_CPU, _TOGETHER_ELSEWHERE = 4, 16
 
 _CLICKS_ON_CPU, _CLICKS_ELSEWHERE = 4, 64
 """Clicks of automatic masks that are done between two looks at what is more urgent."""
+
+
+_READING = 32
+"""Propagations that may wait for a frame at the same time."""
 
 
 class Image(Protocol):
@@ -64,6 +69,8 @@ class Engine:
         self.observer: Observer | None = None
         self._batch = batch
         self._queue = WorkQueue(limit, self._observe)
+        # not the event loop's own threads: with all of them waiting for frames, nobody could fetch these
+        self._reading = ThreadPoolExecutor(_READING, thread_name_prefix="sam2-reading")
 
     @property
     def queue_length(self) -> int:
@@ -160,21 +167,22 @@ class Engine:
         embeddings = self.models.cache.of(served.predictor.embedding_key, key)
         keys = {number: item.key for number, item in enumerate(objects, 1)}
         run = Tracking(served.predictor, source, legs, embeddings, lambda: self._queue.let_in(Urgency.FRAME))
+        loop = asyncio.get_running_loop()
         is_begun = False
         try:
             for frame in run.prompted:
-                await asyncio.to_thread(run.read, frame)
+                await loop.run_in_executor(self._reading, run.read, frame)
                 await self._alone(Urgency.FRAME, "track", partial(run.embed, frame), is_begun)
                 is_begun = True
             for frame in run.frames:
-                await asyncio.to_thread(run.read, frame)
+                await loop.run_in_executor(self._reading, run.read, frame)
                 found = await self._alone(Urgency.FRAME, "track", run.step, is_begun)
                 if found is None:
                     return
                 yield found[0], {keys[number]: answer for number, answer in found[1].items()}
         finally:
             # not awaited: it may have to wait for a frame that is being read
-            asyncio.get_running_loop().run_in_executor(None, run.close)
+            loop.run_in_executor(self._reading, run.close)
 
     async def _served(self, model: str | None) -> Served:
         served = self.models.ready(model)

@@ -22,6 +22,9 @@ from sam2_core.predict.video_frames import VideoFrames
 FRAMERATE = 24.0
 """Frames a second of a <Video> tag that has no framerate."""
 
+MAX_FRAMES = 1_000_000
+"""Most frames of a clip, eleven hours at 24 a second. What a file says of its duration may be anything."""
+
 VERSION = "1"
 """Part of every key: to be raised when the same file comes to give other frames."""
 
@@ -102,7 +105,7 @@ class VideoClip:
     Raises
     ------
     RequestError
-        The frame rate is none.
+        The frame rate is none, or there are too many frames.
     """
 
     def __init__(self, file: VideoFile, framerate: float = FRAMERATE) -> None:
@@ -118,6 +121,11 @@ class VideoClip:
         last = 1 / framerate if len(times) < 2 else (times[-1] - times[0]) / (len(times) - 1)
         self.duration = file.duration or float(times[-1] + last)
         self._count = max(math.floor(self.duration * framerate + 0.5), 1)
+        if self._count > MAX_FRAMES:
+            raise TooLargeError(
+                f"the video says that it lasts {self.duration:.0f} s, at {framerate:g} frames a second more than"
+                f" {MAX_FRAMES} frames: cut it up"
+            )
 
     def __len__(self) -> int:
         return self._count

@@ -13,6 +13,9 @@ from ls_backend.errors import RequestError
 
 DEFAULT_FRAMERATE = 24.0
 
+MAX_LENGTH = 2**19
+"""Most characters of a labeling setup, enough for thousands of labels."""
+
 # the controls that can hold an answer, best first: exact ones before those that lose something
 _MASKS = tuple(kind + suffix for kind in ("bitmask", "brush", "polygon", "rectangle") for suffix in ("labels", ""))
 _ANSWERS = {"image": _MASKS, "stack": _MASKS, "video": ("videorectangle",)}
@@ -136,15 +139,17 @@ class LabelConfig:
         )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def parse_label_config(xml: str) -> LabelConfig:
     """Read the labeling setup of a project.
 
     Raises
     ------
     RequestError
-        It is no XML, has a DOCTYPE, or shows neither images nor a video.
+        It is no XML, too long, has a DOCTYPE, or shows neither images nor a video.
     """
+    if len(xml) > MAX_LENGTH:
+        raise RequestError(f"the labeling setup is longer than the {MAX_LENGTH} characters that are read: shorten it")
     parser = ElementTree.XMLParser(target=_Builder())
     try:
         parser.feed(xml)
@@ -153,14 +158,20 @@ def parse_label_config(xml: str) -> LabelConfig:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"the labeling setup is not well-formed XML ({error})") from None
-    tags = [(element, _attributes(element)) for element in root.iter() if isinstance(element.tag, str)]
+    tags = list(_tags(root))
     objects = tuple(_objects(tags))
     if not objects:
         raise RequestError("the labeling setup shows nothing to segment: it needs an <Image> or a <Video>")
     return LabelConfig(objects, _controls(tags, objects))
 
 
-_Tags = list[tuple[ElementTree.Element, dict[str, str]]]
+@dataclass(frozen=True)
+class _Tag:
+    """A tag, with the labels for which no tag within it has a name of its own."""
+
+    kind: str
+    has: dict[str, str]
+    labels: list[str]
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -169,13 +180,25 @@ class _Builder(ElementTree.TreeBuilder):
         raise RequestError("the labeling setup has a DOCTYPE: remove it")
 
 
-def _attributes(element: ElementTree.Element) -> dict[str, str]:
-    return {name.lower(): value.strip() for name, value in element.attrib.items()}
+def _tags(root: ElementTree.Element) -> Iterator[_Tag]:
+    """All tags in the order of the setup, in time that grows with its length alone, however they are nested."""
+    waiting: list[tuple[ElementTree.Element, list[str]]] = [(root, [])]
+    while waiting:
+        element, labels = waiting.pop()
+        if not isinstance(element.tag, str):
+            continue
+        kind = element.tag.lower()
+        has = {name.lower(): value.strip() for name, value in element.attrib.items()}
+        if kind == "label" and (label := has.get("alias") or has.get("value")):
+            labels.append(label)
+        own = [] if has.get("name") else labels
+        yield _Tag(kind, has, own)
+        waiting += [(child, own) for child in reversed(element)]
 
 
-def _objects(tags: _Tags) -> Iterator[ObjectTag]:
-    for element, has in tags:
-        kind, name = element.tag.lower(), has.get("name")
+def _objects(tags: list[_Tag]) -> Iterator[ObjectTag]:
+    for tag in tags:
+        kind, has, name = tag.kind, tag.has, tag.has.get("name")
         values = has.get("valuelist") if kind == "image" else None
         value = values or has.get("value")
         if name and value and kind in ("image", "video"):
@@ -196,30 +219,25 @@ def _framerate(text: str) -> float:
     return 1 / rate if rate < 1 else rate
 
 
-def _controls(tags: _Tags, objects: tuple[ObjectTag, ...]) -> tuple[ControlTag, ...]:
+def _controls(tags: list[_Tag], objects: tuple[ObjectTag, ...]) -> tuple[ControlTag, ...]:
     names = {tag.name for tag in objects}
     only = objects[0].name if len(objects) == 1 else None
     found = []
-    for element, has in tags:
-        name = has.get("name")
+    for tag in tags:
+        has, name = tag.has, tag.has.get("name")
         to_name = has.get("toname", only or "").partition(",")[0].strip()
         if name and name not in names and to_name:
-            labels = tuple(label for child in element.iter() if (label := _label(child)))
             smart = any(has.get(key, "").lower() == "true" for key in ("smart", "smartonly"))
-            found.append(ControlTag(name, element.tag.lower(), to_name, labels, smart))
-    return tuple(_with_labels(control, found) for control in found)
+            found.append(ControlTag(name, tag.kind, to_name, tuple(tag.labels), smart))
+    beside: dict[str, ControlTag] = {}
+    for control in found:
+        if control.kind == "labels":
+            beside.setdefault(control.to_name, control)
+    return tuple(_with_labels(control, beside.get(control.to_name)) for control in found)
 
 
-def _label(element: ElementTree.Element) -> str | None:
-    if not isinstance(element.tag, str) or element.tag.lower() != "label":
-        return None
-    has = _attributes(element)
-    return has.get("alias") or has.get("value")
-
-
-def _with_labels(control: ControlTag, controls: list[ControlTag]) -> ControlTag:
+def _with_labels(control: ControlTag, beside: ControlTag | None) -> ControlTag:
     """The control with the labels of the <Labels> beside it, if it draws without labels of its own."""
-    beside = next((c for c in controls if c.kind == "labels" and c.to_name == control.to_name), None)
     if beside is None or control.kind.endswith("labels"):
         return control
     return ControlTag(control.name, control.kind, control.to_name, beside.labels, control.smart, beside.name)

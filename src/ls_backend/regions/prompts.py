@@ -23,6 +23,9 @@ from ls_backend.regions.video_boxes import read_keyframes
 from sam2_core.errors import InputError
 from sam2_core.labelstore.formats.label_studio_regions import region_labels
 
+MAX_POINTS = 100
+"""Most points of an object on a frame: the model takes them one after the other, and everybody else waits."""
+
 Size = tuple[int, int]
 
 
@@ -96,7 +99,7 @@ def read_prompts(
     ------
     RequestError
         A region is damaged, on a frame that there is not, outside of the image, or no prompt; there are only negative
-        prompts; or the labeling setup has no control for the answer.
+        prompts, or too many points of one object; or the labeling setup has no control for the answer.
     """
     if not all(isinstance(region, dict) for region in regions):
         raise RequestError("the regions of the request are damaged: each has to be an object")
@@ -113,6 +116,8 @@ def read_prompts(
         raise RequestError(str(error)) from None
     for each in objects:
         config.answer(tag, each.label)  # better said now than when the answer is there
+        if (most := max(len(frame.points) for frame in each.frames)) > MAX_POINTS:
+            raise RequestError(f"an object has {most} points, more than {MAX_POINTS}: delete some, or draw a box")
     return objects
 
 

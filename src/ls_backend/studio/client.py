@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -204,4 +205,11 @@ def _detail(response: httpx.Response) -> str:
     if not isinstance(said, dict):
         return ""
     text = said.get("validation_errors") or said.get("detail") or ""
-    return str(text)[:300].rstrip(".")
+    if isinstance(text, dict):
+        text = "; ".join(_about(field, reasons) for field, reasons in text.items())
+    return " ".join(re.sub(r"<[^>]*>", "", str(text)).split())[:300].rstrip(".")
+
+
+def _about(field: str, reasons: Any) -> str:
+    said = " ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons)
+    return said if field == "non_field_errors" else f"{field}: {said}"

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ls_backend.errors import NotFoundError
+from sam2_core.errors import InputError
 from sam2_core.volume.open import open_volume
 from sam2_core.volume.planes import PlaneSource
 from sam2_core.volume.volume import Volume
@@ -166,6 +167,11 @@ class PlaneReader:
         Only volumes below them are read.
     cache_bytes : int
         Bound on the pictures kept.
+
+    Raises
+    ------
+    InputError
+        One of the folders is not there.
     """
 
     def __init__(
@@ -173,6 +179,9 @@ class PlaneReader:
     ) -> None:
         self.addresses = addresses
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
+        for folder in self._folders:
+            if not folder.is_dir():
+                raise InputError(f"there is no folder {folder}, whose volumes should be shown: correct --volumes")
         self._sources: _Recent[PlaneSource] = _Recent(_OPEN_VOLUMES)
         self._pictures: _Recent[Picture] = _Recent(cache_bytes)
         self._opening = threading.Lock()
@@ -199,7 +208,10 @@ class PlaneReader:
         """A plane as PNG, 8 bits a channel; errors as in `local_plane`."""
         series = self.addresses.series(token)
         if series is None:
-            raise NotFoundError("there is no such plane: the address was not made by this server")
+            raise NotFoundError(
+                "there is no such plane: the address was not made by this server, but with other records (--labels,"
+                " --state)"
+            )
         source, state = self._source(series)
         _check_plane(source, index)
         picture = self._pictures.get((series, state, index))

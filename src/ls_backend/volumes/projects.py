@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ls_backend.learning.task_items import counting_annotation
 from ls_backend.regions.label_config import parse_label_config
 from ls_backend.settings import Settings
-from ls_backend.volumes.planes import PlaneAddresses
+from ls_backend.volumes.planes import PlaneAddresses, PlaneSeries
 from ls_backend.volumes.tasks import VolumeTask, volume_of
 from sam2_core.errors import InputError
 
@@ -25,6 +26,9 @@ class Api(Protocol):
     async def post(self, path: str, body: Any = None, **params: Any) -> Any:
         """Post a JSON body."""
 
+    async def patch(self, path: str, body: Any = None, **params: Any) -> Any:
+        """Change what is at a path."""
+
     def pages(self, path: str, page_size: int = ..., **params: Any) -> AsyncIterator[Any]:
         """The items of a list."""
 
@@ -35,9 +39,12 @@ async def create_project(api: Api, title: str, config: str) -> int:
     Raises
     ------
     InputError
-        The labeling setup shows no stack of images, or Label Studio refuses.
+        The labeling setup shows no stack of images, there is a project of that title, or Label Studio refuses.
     """
     _stack_of(config)
+    async for project in api.pages("/api/projects", title=title):
+        if project["title"] == title:
+            raise InputError(f"there is a project {title!r} already: give --project {project['id']}, or another title")
     return int((await api.post("/api/projects", {"title": title, "label_config": config}))["id"])
 
 
@@ -74,8 +81,8 @@ async def put_up(
     tasks: Sequence[dict[str, Any]],
     addresses: PlaneAddresses,
     done: Callable[[int], object] = lambda _: None,
-) -> int:
-    """Import tasks, but those that the project has already; gives how many were new.
+) -> tuple[int, int]:
+    """Import tasks, but those that the project has already, which get the addresses of now.
 
     Parameters
     ----------
@@ -87,30 +94,56 @@ async def put_up(
     done : callable
         Called with the number of tasks that are done, for a progress bar.
 
+    Returns
+    -------
+    new, renewed : int
+        How many are new, and how many of those that were there had other addresses.
+
     Raises
     ------
     InputError
         Label Studio refuses.
     """
-    there = {(t.series, t.planes) async for t in _shown_in(api, project, addresses)}
-    new = [task for task in tasks if (v := volume_of(task, addresses)) and (v.series, v.planes) not in there]
-    done(len(tasks) - len(new))
+    there = {_what(task, addresses): task async for task in api.pages("/api/tasks", project=project)}
+    new, renewed = [], 0
+    for task in tasks:
+        known = there.get(_what(task, addresses))
+        if known is None:
+            new.append(task)
+            continue
+        data = {**known["data"], **task["data"]}
+        if data != known["data"]:
+            await api.patch(f"/api/tasks/{known['id']}/", {"data": data})
+            renewed += 1
+        done(1)
     for start in range(0, len(new), TASKS_AT_ONCE):
         some = new[start : start + TASKS_AT_ONCE]
         await api.post(f"/api/projects/{project}/import", some)
         done(len(some))
-    return len(new)
+    return len(new), renewed
 
 
 async def labelled_tasks(api: Api, project: int, addresses: PlaneAddresses) -> list[VolumeTask]:
-    """The tasks of a project that show volumes and have annotations, by number.
+    """The tasks of a project that show volumes and have annotations, by number; at least one.
 
     Raises
     ------
     InputError
-        There is no such project, or Label Studio refuses.
+        There is no such project, nothing is labelled in it, or Label Studio refuses.
     """
-    found = [task async for task in _shown_in(api, project, addresses, annotated=True)]
+    shown, found = 0, []
+    async for task in api.pages("/api/tasks", project=project):
+        volume = volume_of(task, addresses)
+        shown += volume is not None
+        if volume is not None and task.get("total_annotations", 1):
+            found.append(volume)
+    if not shown:
+        raise InputError(
+            f"project {project} shows no volume that was put up with the records of this server: give the number of"
+            " the project, and the --labels and --state of your 'sam2 serve'"
+        )
+    if not found:
+        raise InputError(f"nothing is labelled in project {project} yet: annotators have to submit their tasks")
     return sorted(found, key=lambda task: task.task or 0)
 
 
@@ -121,13 +154,10 @@ async def counting_result(api: Api, task: VolumeTask) -> list[dict[str, Any]] | 
     return None if counting is None else counting["result"]
 
 
-async def _shown_in(
-    api: Api, project: int, addresses: PlaneAddresses, annotated: bool = False
-) -> AsyncIterator[VolumeTask]:
-    async for task in api.pages("/api/tasks", project=project):
-        shown = volume_of(task, addresses)
-        if shown is not None and (not annotated or task.get("total_annotations", 1)):
-            yield shown
+def _what(task: Mapping[str, Any], addresses: PlaneAddresses) -> tuple[PlaneSeries, tuple[int, ...]] | None:
+    """What a task shows, under whatever addresses and for however long; None if it is no volume."""
+    shown = volume_of(task, addresses)
+    return None if shown is None else (replace(shown.series, expires=None), shown.planes)
 
 
 def _stack_of(config: str) -> str:

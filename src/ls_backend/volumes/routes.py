@@ -22,6 +22,10 @@ _HEADERS = {
 }
 
 
+_READ_AT_ONCE = 2
+"""Planes; a browser asks for those of a whole stack, and other requests need threads, too."""
+
+
 class PlaneRoutes:
     """Serves planes; `router` holds the endpoint.
 
@@ -38,6 +42,7 @@ class PlaneRoutes:
     def __init__(self, key: bytes, folders: Sequence[str | os.PathLike], url: str) -> None:
         self.addresses = PlaneAddresses(key, url)
         self._reader = PlaneReader(self.addresses, folders)
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self.router = APIRouter()
         self.router.add_api_route(
             "/planes/{token}/{index}.png",
@@ -58,7 +63,8 @@ class PlaneRoutes:
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         """One plane of a volume, as PNG."""
-        picture = await asyncio.to_thread(self._reader.picture, token, index)
+        async with self._reading:
+            picture = await asyncio.to_thread(self._reader.picture, token, index)
         headers = {**_HEADERS, "ETag": picture.etag}
         if if_none_match is not None and picture.etag in if_none_match:
             return Response(status_code=304, headers=headers)

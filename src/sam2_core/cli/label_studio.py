@@ -72,7 +72,7 @@ def to_label_studio(
         typer.Option(
             envvar="SAM2_SERVE_PUBLIC_URL",
             help="'sam2 serve', as the annotators' browsers find it.",
-            show_default="http://127.0.0.1:9090",
+            show_default="where it was last",
         ),
     ] = None,
     labels: Labels = None,
@@ -112,9 +112,9 @@ def to_label_studio(
     given: dict[str, Any] = {"axes": axes, "axis": axis, "ranges": ranges, "channel": chosen, "window": limits}
     given |= {"every": every, "per_task": per_task, "days": days}
     tasks = list(make_tasks(volume, addresses, key=FRAMES, **given))
-    _check_server(tasks[0]["data"][FRAMES][0])
+    _check_server(tasks[0]["data"][FRAMES][0], settings)
 
-    async def put_up(client: LabelStudio) -> tuple[int, int]:
+    async def put_up(client: LabelStudio) -> tuple[int, tuple[int, int]]:
         from tqdm import tqdm
 
         number = project
@@ -132,10 +132,13 @@ def to_label_studio(
         with tqdm(total=len(tasks), unit="task", desc="putting up", disable=None, leave=False) as bar:
             return number, await volume_projects.put_up(client, number, tasks, addresses, bar.update)
 
-    number, new = _with_label_studio(settings, put_up)
+    number, (new, renewed) = _with_label_studio(settings, put_up)
     there = f", {len(tasks) - new} were there already" if new < len(tasks) else ""
+    there += f" ({renewed} with other addresses, which were corrected)" if renewed else ""
     at = str(settings.label_studio_url).rstrip("/")
-    typer.echo(f"{volume.name}: {new} task{'s' * (new != 1)}{there}; {at}/projects/{number}")
+    shown = volume.channels(chosen)
+    which = f", channel {', '.join(map(str, shown))}" if len(shown) < volume.size("c") else ""
+    typer.echo(f"{volume.name}{which}: {new} task{'s' * (new != 1)}{there}; {at}/projects/{number}")
 
 
 def from_label_studio(
@@ -232,24 +235,21 @@ def _server(
     for package in ("httpx", "pydantic_settings"):
         if find_spec(package) is None:
             raise MissingDependencyError(package, "label-studio", "work with Label Studio")
-    from ls_backend.settings import load_settings, signing_key
+    from ls_backend.settings import has_records, load_settings, noted_addresses, signing_key
     from ls_backend.volumes.planes import PlaneAddresses
 
-    settings = load_settings(
-        config,
-        labels=labels,
-        state=state,
-        label_studio_url=url,
-        label_studio_api_key=api_key,
-        public_url=backend_url,
-    )
+    given = {"labels": labels, "state": state, "label_studio_url": url, "label_studio_api_key": api_key}
+    settings = load_settings(config, public_url=backend_url, **given)
     if settings.label_studio_api_key is None:
         raise InputError(
             "Label Studio needs a token: set LABEL_STUDIO_API_KEY, or give --api-key, to that of Account & Settings"
         )
     folder = settings.state_folder
-    if not folder.is_dir():
+    if not has_records(folder):
         raise InputError(f"no server has its records in {folder}: give the --labels and --state of your 'sam2 serve'")
+    noted = noted_addresses(folder)
+    if settings.public_url is None and noted is not None:
+        settings = load_settings(config, public_url=noted[0], **given)
     return settings, PlaneAddresses(signing_key(folder), settings.url)
 
 
@@ -268,34 +268,41 @@ def _with_label_studio(settings: Settings, work: Callable[[LabelStudio], Awaitab
     return asyncio.run(run())
 
 
-def _check_server(address: str) -> None:
+def _check_server(address: str, settings: Settings) -> None:
     """Ask the server for a plane, before anybody is given tasks whose planes it would not show."""
     import httpx
 
-    server = address.partition("/planes/")[0]
-    try:
-        answer = httpx.get(address, timeout=60, trust_env=False)
-    except httpx.HTTPError as error:
-        typer.echo(
-            f"sam2: the planes will be seen when 'sam2 serve' answers at {server}, now it cannot be reached ({error})",
-            err=True,
+    from ls_backend.settings import noted_addresses
+
+    server, path, plane = address.partition("/planes/")
+    noted = noted_addresses(settings.state_folder)
+    local = server if noted is None else noted[1]  # a public name need not lead anywhere from here
+    for at in dict.fromkeys((server, local)):
+        try:
+            answer = httpx.get(f"{at}{path}{plane}", timeout=60, trust_env=False)
+            break
+        except httpx.HTTPError:
+            continue
+    else:
+        raise InputError(
+            f"no server answers at {server}: start 'sam2 serve --volumes FOLDER' first, or say with --backend-url"
+            " where it is"
         )
-        return
+    if at != server:
+        typer.echo(f"sam2: {server} does not answer here: browsers have to reach the server there", err=True)
     if answer.status_code == 200 and answer.headers.get("content-type") == "image/png":
         return
     try:
         reason = str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
         reason = f"what answers there is no 'sam2 serve', it says {answer.status_code}"
-    raise InputError(f"the server at {server} does not show this volume: {reason}")
+    raise InputError(f"the server at {at} does not show this volume: {reason}")
 
 
 def _of_one_volume(tasks: list[VolumeTask], text: str | None, project: int) -> list[VolumeTask]:
-    """The tasks of the volume that `text` names, or of the only one."""
+    """The tasks of the volume that `text` names, or of the only one that there is."""
     from ls_backend.volumes.labels import Shown
 
-    if not tasks:
-        raise InputError(f"project {project} has no annotated task that shows a volume that was put up from here")
     volumes = {shown: str(shown) for shown in map(Shown.of, tasks)}
     listed = "; ".join(sorted(volumes.values()))
     chosen = [shown for shown, name in volumes.items() if text is None or text in name]

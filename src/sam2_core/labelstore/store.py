@@ -85,7 +85,7 @@ class ItemVersion:
         return LabelVolume.open(self.folder / _LABELS)
 
     def open_image(self) -> Volume:
-        """The image, at the level that was labelled.
+        """The image, at the level that was labelled; a copy in the store with the scale of its labels.
 
         Raises
         ------
@@ -95,7 +95,11 @@ class ItemVersion:
         image = self.record.image
         if not self.image_path.exists():
             raise InputError(f"the image of {self.item} is gone: {self.image_path} does not exist; put it back there")
-        volume = open_volume(self.image_path, axes=image.axes, level=image.level)
+        scale = translation = None
+        if image.copied:  # of an image in memory only the pixels were copied
+            labels = self.open_labels().volume
+            scale, translation = labels.scale, labels.translation
+        volume = open_volume(self.image_path, axes=image.axes, level=image.level, scale=scale, translation=translation)
         _check_grid(self.record.axes, self.record.shape, volume, f"the labels of {self.item}")
         return volume
 

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -307,6 +308,25 @@ def test_a_mistake_of_ours_does_not_end_the_work(world, monkeypatch, quick):
 
     monkeypatch.setattr(LabelStore, "add", add)
     world.run(lambda: annotated(world, 7))
+    assert len(world.store.items()) == 1
+
+
+@pytest.mark.parametrize("name", ["next_pending", "finish", "postpone"])
+def test_records_that_cannot_be_used_for_a_while_do_not_either(world, monkeypatch, quick, name):
+    real, failures = getattr(State, name), iter([True, True, False])
+
+    def broken(self, *args, **kwargs):
+        if next(failures, False):
+            raise sqlite3.OperationalError("database or disk is full")
+        return real(self, *args, **kwargs)
+
+    def down():
+        monkeypatch.setattr(State, name, broken)
+        world.studio.is_down = name == "postpone"
+        asyncio.get_running_loop().call_later(0.3, setattr, world.studio, "is_down", False)
+        return annotated(world, 7)
+
+    world.run(down)
     assert len(world.store.items()) == 1
 
 

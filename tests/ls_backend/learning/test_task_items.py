@@ -18,6 +18,7 @@ from sam2_core.errors import InputError
 from sam2_core.labelstore import LabelStore
 from sam2_core.labelstore.coverage import PlaneState
 from tests.ls_backend.learning.fake_label_studio import CONFIG, box, brush, disc, png
+from tests.ls_backend.volumes.made_volumes import write_ome
 
 STACK = CONFIG.replace('value="$image"', 'valueList="$frames"')
 VIDEO = """<View><Video name="image" value="$video" framerate="10"/><VideoRectangle name="box" toName="image"/>
@@ -247,6 +248,19 @@ def test_planes_of_a_volume_keep_their_intensities(tmp_path):
     assert item.image.window == (100.0, 3000.0)
     assert item.group == str(path)
     assert states(item) == ["none", "complete"]
+
+
+def test_planes_of_a_volume_keep_its_geometry_in_the_store(tmp_path):
+    data = np.random.default_rng(0).integers(0, 4000, (6, *SIZE)).astype(np.uint16)
+    scale, translation = {"z": 2.0, "y": 0.5, "x": 0.25}, {"z": 10.0, "y": 0.0, "x": 7.0}
+    path = write_ome(tmp_path / "volume.zarr", data, "zyx", scale=scale, translation=translation)
+    series = PlaneSeries(str(path), None, 0, "z", (), (0,), ((100.0, 3000.0),))
+    item = make(STACK, annotation(brush(disc(), item_index=1)), VolumeTask(9, series, (2, 4)))
+    store = LabelStore.create(tmp_path / "store")
+    version = store.add(item.image.volume, item.labels, item="planes", label_axes="zyx", copy_image=True)
+    for volume in (version.open_image(), version.open_labels().volume):
+        assert volume.scale == {"z": 4.0, "y": 0.5, "x": 0.25}  # every second plane
+        assert volume.translation == {"z": 14.0, "y": 0.0, "x": 7.0}
 
 
 def test_where_labels_come_from(files):

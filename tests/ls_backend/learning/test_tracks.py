@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,11 @@ def test_an_empty_mask_is_none() -> None:
     masks = track(0, 1)
     masks.add(1, np.zeros(SIZE, bool))
     assert list(masks) == [0]
+
+
+def test_answers_for_one_task_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    tracks = Tracks(tmp_path)
+    names = [f"r{i}" for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: tracks.keep(1, SIZE, {f"key of {name}": track(0)}, regions(name)), names))
+    assert [name for name in names if tracks.masks_for(1, name, 0) is None] == []

@@ -48,7 +48,8 @@ try:
     for step in range(at + 1, steps + 1):
         time.sleep(0.02)
         write({"step": step, "steps": steps, "loss": 1 / step, "lr": 1e-4, "seconds": 0.02 * (step - at)})
-        (out / "last.pt").write_text(str(step))
+        (out / "new.pt").write_text(str(step))
+        (out / "new.pt").replace(out / "last.pt")  # whole, whenever it is interrupted
 except KeyboardInterrupt:
     sys.exit(0)
 main = json.loads((Path(HOME) / "main.json").read_text())

@@ -232,6 +232,11 @@ class _Facts:
         self.duration = duration
 
 
+def test_a_video_that_says_it_lasts_for_ever_is_refused():
+    with pytest.raises(TooLargeError, match="cut it up"):
+        VideoClip(_Facts([0.0, 0.1], 1e12), 25)  # type: ignore[arg-type]
+
+
 @given(
     steps=st.lists(st.floats(0.001, 2), min_size=1, max_size=40),
     framerate=st.one_of(st.sampled_from([24.0, 25.0, 29.97, 30.0]), st.floats(1, 100)),

@@ -223,7 +223,11 @@ def test_what_is_not_there(server):
             as_json({"detail": "Permission denied."}, 403),
             r"does not allow access to /api/x \(403\) \(Permission denied\)",
         ),
-        (as_json({"validation_errors": {"title": ["too short"]}}, 400), "too short"),
+        (as_json({"validation_errors": {"title": ["too short"]}}, 400), "title: too short"),
+        (
+            as_json({"validation_errors": {"non_field_errors": ["No. <a href='/x'>Learn more</a>"]}}, 400),
+            r"\(No. Learn more\)",
+        ),
         (Answer(b"<html>", 500), r"failed on /api/x \(500\): see its log"),
         (Answer(b"<html>"), "something else than JSON: set LABEL_STUDIO_URL"),
         (

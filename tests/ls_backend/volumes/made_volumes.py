@@ -99,8 +99,13 @@ class FakeLabelStudio:
             self.tasks.append({"id": len(self.tasks) + 1, "project": number, "total_annotations": 0, **task})
         return {"task_count": len(body)}
 
+    async def patch(self, path, body):
+        self.tasks[int(path.split("/")[3]) - 1].update(body)
+
     async def pages(self, path, page_size=100, **params):
-        if path == "/api/tasks":
+        if path == "/api/projects":
+            found = list(self.projects.values())
+        elif path == "/api/tasks":
             found = [t for t in self.tasks if t["project"] == params["project"]]
         else:
             found = self.annotations.get(int(path.split("/")[3]), [])

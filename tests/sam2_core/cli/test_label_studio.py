@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from ls_backend.settings import signing_key
+from ls_backend.settings import Settings, note_addresses, signing_key
 from ls_backend.volumes.routes import PlaneRoutes
 from sam2_core.cli.main import app
 from sam2_core.labelstore import LabelStore
@@ -35,6 +35,7 @@ def fake(monkeypatch):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A running server: what it is asked by the command line it answers."""
+    (tmp_path / "data").mkdir(exist_ok=True)
     served = FastAPI()
     served.include_router(
         PlaneRoutes(signing_key(tmp_path / "lab.server"), [tmp_path / "data"], "http://unused").router
@@ -142,11 +143,54 @@ def test_a_server_that_does_not_show_the_volume_is_noticed_before_tasks_are_made
         raise httpx.ConnectError("refused")
 
     monkeypatch.setattr(httpx, "get", unreachable)
+    refused = run("to-label-studio", image, "--create", "nuclei")
+    assert refused.exit_code == 2
+    assert "no server answers at http://127.0.0.1:9090" in refused.output
     assert not fake.projects
-    warned = run("to-label-studio", image, "--create", "nuclei")
-    assert warned.exit_code == 0
-    assert "cannot be reached" in warned.output
-    assert len(fake.tasks) == 1
+
+
+def test_the_server_is_where_it_noted_that_it_is(tmp_path, image, fake, server, run, monkeypatch):
+    note_addresses(Settings(labels=tmp_path / "lab", port=9911, public_url="https://sam2.example.org"))
+    asked = []
+
+    def only_local(address, **_):
+        asked.append(address)
+        if address.startswith("https:"):
+            raise httpx.ConnectError("that name leads nowhere from here")
+        return server.get(address)
+
+    monkeypatch.setattr(httpx, "get", only_local)
+    made = run("to-label-studio", image, "--create", "nuclei")
+    assert made.exit_code == 0
+    assert "browsers have to reach" in made.output
+    assert [address.partition("/planes/")[0] for address in asked] == [
+        "https://sam2.example.org",
+        "http://127.0.0.1:9911",
+    ]
+    assert fake.tasks[0]["data"]["frames"][0].startswith("https://sam2.example.org/planes/")
+
+
+def test_tasks_that_are_there_get_the_addresses_of_now(image, fake, server, run):
+    run("to-label-studio", image, "--create", "nuclei", "--days", 1)
+    again = run("to-label-studio", image, "--project", 1, "--backend-url", "http://127.0.0.1:9911", "--days", 2)
+    assert again.exit_code == 0, again.output
+    assert "0 tasks, 1 were there already (1 with other addresses" in again.output
+    (task,) = fake.tasks
+    assert all(frame.startswith("http://127.0.0.1:9911/planes/") for frame in task["data"]["frames"])
+
+
+def test_a_title_that_is_there_makes_no_second_project(image, fake, server, run):
+    run("to-label-studio", image, "--create", "nuclei")
+    again = run("to-label-studio", image, "--create", "nuclei")
+    assert again.exit_code == 2
+    assert "give --project 1" in again.output
+    assert len(fake.projects) == 1
+
+
+def test_it_is_told_which_channel_is_shown(tmp_path, fake, server, run):
+    image = write_ome(tmp_path / "data" / "two.zarr", movie()[0], "czyx")
+    made = run("to-label-studio", image, "--create", "nuclei", "--channel", "1")
+    assert "two.zarr, channel 1: 1 task" in made.output
 
 
 def test_a_server_that_cannot_be_connected_is_told_and_no_hindrance(image, fake, server, run):
@@ -181,7 +225,11 @@ def test_mistakes_on_the_way_back_are_told(tmp_path, image, fake, server, run, m
     run("to-label-studio", image, "--create", "nuclei")
     empty = run("from-label-studio", "--project", 1, "--out", tmp_path / "out.zarr")
     assert empty.exit_code == 2
-    assert "no annotated task" in empty.output
+    assert "nothing is labelled in project 1 yet" in empty.output
+    signing_key(tmp_path / "other.server")
+    elsewhere = run("from-label-studio", "--project", 1, "--out", tmp_path / "out.zarr", "--labels", tmp_path / "other")
+    assert elsewhere.exit_code == 2
+    assert "--labels and --state" in elsewhere.output
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
     without = run("from-label-studio", "--project", 1, "--out", tmp_path / "out.zarr")
     assert without.exit_code == 2

@@ -22,6 +22,7 @@ from sam2_core.labelstore.formats.brush_rle import decode_brush
 
 _KINDS = {"brush": "brush", "magicwand": "brush"} | {k: k for k in ("bitmask", "polygon", "rectangle", "ellipse")}
 _MAX_ENLARGEMENT = 8  # of a mask that was drawn on a copy of the image of another size
+_MAX_ENLARGED = 1 << 25  # pixels of such a copy: a few bytes of code can stand for all of them
 _ELLIPSE_CORNERS = 128
 _CROSSINGS = 1 << 22  # of edges and rows that are looked at together
 
@@ -182,7 +183,8 @@ def _check_shape(own: tuple[int, int], size: tuple[int, int]) -> None:
     """Refuse an image of another shape; the same shape is one that differs by less than a pixel when enlarged."""
     (h, w), (height, width) = own, size
     alike = abs(h * width - w * height) <= max(width, w, height, h)
-    if min(own) < 1 or not alike or h > _MAX_ENLARGEMENT * height or w > _MAX_ENLARGEMENT * width:
+    is_too_large = h > _MAX_ENLARGEMENT * height or w > _MAX_ENLARGEMENT * width
+    if min(own) < 1 or not alike or is_too_large or h * w > max(height * width, _MAX_ENLARGED):
         raise InputError(f"a region was drawn on an image of {w} x {h} pixels, but the image has {width} x {height}")
 
 

@@ -146,3 +146,10 @@ def test_labels():
 def test_damaged_regions(bad, message):
     with pytest.raises(InputError, match=message):
         region_mask(bad, SIZE)
+
+
+def test_a_stroke_on_a_copy_that_would_fill_the_memory_is_refused():
+    # a few bytes, which would become a gigabyte
+    region = {"type": "brushlabels", "original_width": 12_000, "original_height": 12_000, "value": {"rle": [0] * 9}}
+    with pytest.raises(InputError, match="drawn on an image of 12000 x 12000"):
+        region_mask(region, (1500, 1500))
