@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -94,6 +95,7 @@ class Engine:
 
     async def answer(self, image: Image, prompts: Sequence[ImagePrompt], model: str | None = None) -> list[ImageAnswer]:
         """The masks that prompts on an image give, before all else and together with those of other requests."""
+        since: float | None = time.monotonic()
         served = await self._served(model)
         asked = [(image.key, lambda: image.pixels, image.size, prompt) for prompt in prompts]
         is_new = bool(asked) and image.key not in served.prompted
@@ -109,9 +111,10 @@ class Engine:
         for first in range(0, len(asked), size):  # one part after the other, so that others come in between
             part = asked[first : first + size]
             future = self._queue.submit(
-                Urgency.CLICK, "answer", work, part, len(part), served, size, is_new or first > 0
+                Urgency.CLICK, "answer", work, part, len(part), served, size, is_new or first > 0, since
             )
             answers += await asyncio.wrap_future(future)
+            since = None
         return answers
 
     async def automatic(self, image: Image, model: str | None = None) -> list[ImageAnswer]:

@@ -121,8 +121,11 @@ class WorkQueue:
         together: object = None,
         batch: int = 1,
         admitted: bool = False,
+        since: float | None = None,
     ) -> Future[Any]:
         """Have a job done; see `Job`. A future that is cancelled takes its job out of the queue.
+
+        What belongs to something that was asked for earlier is as old as that: `since`, as `time.monotonic` counts.
 
         Raises
         ------
@@ -139,7 +142,7 @@ class WorkQueue:
                     f"{len(before)} requests wait for the model: try again in a moment",
                     min(max(math.ceil(wait), 1), _LONGEST_WAIT),
                 )
-            due = time.monotonic() + _SLACK[urgency]
+            due = (time.monotonic() if since is None else since) + _SLACK[urgency]
             job = Job(due, next(self._numbers), urgency, kind, work, item, size, together, batch)
             self._jobs.append(job)
             self._ready.notify()

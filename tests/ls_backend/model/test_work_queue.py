@@ -58,6 +58,14 @@ def test_what_has_waited_long_enough_comes_before_what_is_more_urgent(held, monk
     assert h.log == [("a",), ("b",), ("c",), ("d",)]
 
 
+def test_what_belongs_to_something_older_is_as_old(held):
+    h = held()
+    futures = [h.submit(Urgency.IMAGE, "a"), h.submit(Urgency.IMAGE, "b", since=time.monotonic() - 5)]
+    h.go()
+    assert [f.result(30) for f in futures] == ["A", "B"]
+    assert h.log == [("b",), ("a",)]
+
+
 def test_the_most_urgent_comes_first_and_then_the_oldest(held):
     h = held()
     futures = [
