@@ -7,58 +7,23 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ls_backend.asked import Asked
 from ls_backend.errors import RequestError
 from ls_backend.learning.tracks import MaskTrack, Tracks
 from ls_backend.model.engine import Engine
-from ls_backend.pixels.images import Images, LoadedImage
+from ls_backend.pixels.images import Images
 from ls_backend.projects import ProjectOptions
-from ls_backend.protocol import Prediction, PredictRequest, PredictResponse, Task
-from ls_backend.regions.label_config import LabelConfig, ObjectTag, parse_label_config
+from ls_backend.protocol import Prediction, PredictRequest, PredictResponse
+from ls_backend.regions.label_config import ObjectTag, parse_label_config
 from ls_backend.regions.prompts import FramePrompt, ObjectPrompt, read_prompts
 from ls_backend.regions.results import image_regions, video_regions
+from ls_backend.unasked import Send, Unasked, prediction_of
 from sam2_core.errors import InputError
 from sam2_core.predict.prompted_images import ImageAnswer, ImagePrompt
 
 _log = logging.getLogger("ls_backend")
-
-_PROMPTS = ("rectangle", "keypoint", "videorectangle")
-"""How the types of regions begin that are prompts where nobody asks."""
-
-Answered = tuple[ObjectPrompt | None, ImageAnswer]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A task of a request, and what is needed to answer it."""
-
-    task: Task
-    config: LabelConfig
-    options: ProjectOptions
-    model: str
-
-    def data(self, tag: ObjectTag) -> Any:
-        """What the task has for a tag."""
-        value = self.task.data.get(tag.key)
-        if not value:
-            raise RequestError(f"the task has no {tag.key}, which the tag {tag.name} of the labeling setup shows")
-        wanted = list if tag.kind == "stack" else str
-        if not isinstance(value, wanted) or (tag.kind == "stack" and not all(isinstance(v, str) for v in value)):
-            what = "a list of addresses" if tag.kind == "stack" else "an address"
-            raise RequestError(f"the task's {tag.key} has to be {what}")
-        return value
-
-    def framerate(self, tag: ObjectTag) -> float:
-        """By which Label Studio numbers the frames of a video."""
-        value = self.task.data.get(tag.framerate_key) if tag.framerate_key else None
-        try:
-            return float(value) if value is not None else tag.framerate
-        except (TypeError, ValueError):
-            raise RequestError(f"the task's {tag.framerate_key} has to be the frame rate, a number") from None
 
 
 class Predictor:
@@ -74,8 +39,10 @@ class Predictor:
         Gives the options of a project by its number.
     version : callable
         Gives the name of the model that answers where the project chose none.
-    track_seconds : float
-        After this time a tracked answer holds the frames that are done.
+    send : callable
+        Puts a prediction into Label Studio.
+    seconds : float
+        After this time an answer holds the frames that are tracked and the tasks that are done.
     """
 
     def __init__(
@@ -85,14 +52,16 @@ class Predictor:
         tracks: Tracks,
         options: Callable[[int | None], ProjectOptions],
         version: Callable[[], str],
-        track_seconds: float,
+        send: Send,
+        seconds: float,
     ) -> None:
         self._engine = engine
         self._images = images
         self._tracks = tracks
         self._options = options
         self._version = version
-        self._track_seconds = track_seconds
+        self._seconds = seconds
+        self._unasked = Unasked(self._answer, engine, images, send, seconds)
         self._embedding: set[asyncio.Task[None]] = set()
 
     async def predict(self, request: PredictRequest) -> PredictResponse:
@@ -110,10 +79,10 @@ class Predictor:
         config = parse_label_config(request.label_config)
         options = await asyncio.to_thread(self._options, request.project_id)  # while a webhook is written, it waits
         model = options.model or self._version()
-        asked = [_Asked(task, config, options, model) for task in request.tasks]
+        asked = [Asked(task, config, options, model) for task in request.tasks]
         context = request.context
         if context is None:
-            results: list[Prediction | list[Prediction]] = [await self._annotate(each) for each in asked]
+            results: list[Prediction | list[Prediction]] = await self._unasked.annotate(asked)
             if len(asked) == 1:
                 self._embed_ahead(asked[0])
         elif context.result:
@@ -123,7 +92,13 @@ class Predictor:
             self._embed_ahead(asked[0])
         return PredictResponse(results=results, model_version=model)
 
-    async def _answer(self, asked: _Asked, regions: Sequence[dict[str, Any]]) -> Prediction:
+    async def close(self) -> None:
+        """End what goes on for nobody."""
+        await self._unasked.close()
+        for task in list(self._embedding):
+            task.cancel()
+
+    async def _answer(self, asked: Asked, regions: Sequence[dict[str, Any]]) -> Prediction:
         """What prompts on a task give, one object after the other."""
         by_tag: dict[str, list[dict[str, Any]]] = {}
         for region in regions:
@@ -133,9 +108,9 @@ class Predictor:
             tag = asked.config.object(name)
             answer = {"image": self._image, "stack": self._stack, "video": self._video}[tag.kind]
             found += await answer(asked, tag, own)
-        return _prediction(found, asked.model)
+        return prediction_of(found, asked.model)
 
-    async def _image(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def _image(self, asked: Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         image = await self._images.image(asked.data(tag), asked.task.id)
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, image.size)
         if not prompts:
@@ -143,7 +118,7 @@ class Predictor:
         answers = await self._engine.answer(image, [_image_prompt(p.frames[0]) for p in prompts], asked.model)
         return await asyncio.to_thread(image_regions, list(zip(prompts, answers)), asked.config, tag, image.size)
 
-    async def _stack(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def _stack(self, asked: Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         frames = await self._images.stack(asked.data(tag), asked.task.id)
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, frames.size, len(frames))
         if not prompts:
@@ -158,7 +133,7 @@ class Predictor:
                 )
         return [region for frame in sorted(found) for region in found[frame]]
 
-    async def _video(self, asked: _Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def _video(self, asked: Asked, tag: ObjectTag, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         clip = await self._images.video(asked.data(tag), asked.framerate(tag), asked.task.id)
         prompts = await asyncio.to_thread(read_prompts, regions, asked.config, tag, clip.size, len(clip))
         if not prompts:
@@ -178,13 +153,13 @@ class Predictor:
         return found
 
     async def _track(
-        self, asked: _Asked, frames: Any, prompts: Sequence[ObjectPrompt]
+        self, asked: Asked, frames: Any, prompts: Sequence[ObjectPrompt]
     ) -> AsyncGenerator[tuple[int, dict[str, ImageAnswer]]]:
         """The frames around the prompts, as they are done, until there are no more or the time is over."""
         prompted = [frame.frame for prompt in prompts for frame in prompt.frames]
         reach = asked.options.track_frames
         span = range(max(min(prompted) - reach, 0), min(max(prompted) + reach + 1, len(frames)))
-        until = time.monotonic() + self._track_seconds
+        until = time.monotonic() + self._seconds
         async with aclosing(self._engine.track(frames, frames.key, prompts, span, asked.model)) as tracked:
             async for frame, answers in tracked:
                 yield frame, answers
@@ -192,38 +167,7 @@ class Predictor:
                     _log.warning("task %s: the time for tracking is over, of %d frames", asked.task.id, len(span))
                     return
 
-    async def _annotate(self, asked: _Asked) -> Prediction | list[Prediction]:
-        """A prediction for a task that nobody has prompted; an empty list for none."""
-        try:
-            if asked.options.pre_annotate == "automatic":
-                return _prediction(await self._everything(asked), asked.model) or []
-            if asked.options.pre_annotate == "prompts" and (regions := _prompts_on(asked.task, asked.config)):
-                return await self._answer(asked, regions)
-        except InputError as error:
-            _log.warning("task %s gets no prediction: %s", asked.task.id, error)
-        return []
-
-    async def _everything(self, asked: _Asked) -> list[dict[str, Any]]:
-        """Masks of all that is in the images of a task."""
-        found: list[dict[str, Any]] = []
-        for tag in asked.config.objects:
-            if tag.kind == "image":
-                image = await self._images.image(asked.data(tag), asked.task.id)
-                found += await self._automatic(asked, tag, image, None)
-            elif tag.kind == "stack":
-                for index, address in enumerate(asked.data(tag)):
-                    image = await self._images.image(address, asked.task.id)
-                    found += await self._automatic(asked, tag, image, index)
-        return found
-
-    async def _automatic(
-        self, asked: _Asked, tag: ObjectTag, image: LoadedImage, item_index: int | None
-    ) -> list[dict[str, Any]]:
-        answers = await self._engine.automatic(image, asked.model)
-        pairs: list[Answered] = [(None, answer) for answer in answers]
-        return await asyncio.to_thread(image_regions, pairs, asked.config, tag, image.size, item_index=item_index)
-
-    def _embed_ahead(self, asked: _Asked) -> None:
+    def _embed_ahead(self, asked: Asked) -> None:
         """Have the first image of a task embedded, without anybody waiting for it."""
 
         async def embed() -> None:
@@ -243,20 +187,3 @@ class Predictor:
 
 def _image_prompt(prompt: FramePrompt) -> ImagePrompt:
     return ImagePrompt(points=prompt.points, labels=prompt.labels, box=prompt.box, mask=prompt.mask)
-
-
-def _prediction(regions: list[dict[str, Any]], model: str) -> Prediction:
-    scores = [float(region.get("score", 0)) for region in regions]
-    return Prediction(result=regions, score=float(np.mean(scores)) if scores else 0.0, model_version=model)
-
-
-def _prompts_on(task: Task, config: LabelConfig) -> list[dict[str, Any]]:
-    """Boxes and points that are on a task: of its newest annotation, else of the newest prediction that has some."""
-    known = {tag.name for tag in config.objects}
-    drawn = [a for a in task.annotations if not a.was_cancelled]
-    for holder in (*reversed(drawn), *reversed(task.predictions)):
-        own = [region for region in holder.result if region.get("to_name") in known]
-        drawn_ids = {r.get("id") for r in own if str(r.get("type")).startswith(_PROMPTS)}
-        if drawn_ids:
-            return [r for r in own if r.get("id") in drawn_ids]  # their labels may be entries of their own
-    return []

@@ -19,7 +19,7 @@ from ls_backend.model.models import Models
 from ls_backend.pixels.images import ImageLimits, Images
 from ls_backend.predict import Predictor
 from ls_backend.projects import ProjectOptions, project_options
-from ls_backend.protocol import SetupRequest
+from ls_backend.protocol import Prediction, SetupRequest
 from ls_backend.regions.label_config import parse_label_config
 from ls_backend.settings import Settings, signing_key
 from ls_backend.studio.client import LabelStudio
@@ -66,7 +66,13 @@ class Service:
         self.engine.observer = self.metrics.work
         self.tracks = Tracks(folder / "tracks")
         self.predictor = Predictor(
-            self.engine, self.images, self.tracks, self.options, lambda: self.models.current, settings.track_seconds
+            self.engine,
+            self.images,
+            self.tracks,
+            self.options,
+            lambda: self.models.current,
+            self._send_prediction,
+            settings.answer_seconds,
         )
         self.training = Training(self.store, self.state, self.models, folder / "jobs", settings)
         self.sync = StoreSync(
@@ -90,6 +96,7 @@ class Service:
 
     async def stop(self) -> None:
         """Finish what is being written, and end."""
+        await self.predictor.close()
         await self.sync.stop()
         await self.training.stop()
         await self.engine.stop()
@@ -130,6 +137,9 @@ class Service:
         """Ask for a training; gives `Training.status`."""
         said = await asyncio.to_thread(self.training.request)
         return {**self.training.status(), "message": said}
+
+    async def _send_prediction(self, task: int, prediction: Prediction) -> None:
+        await self.client.post("/api/predictions/", {"task": task, **prediction.model_dump()})
 
     async def _secure_webhooks(self, project: int) -> None:
         """Have a project's webhooks show the secret, which Label Studio does not give them when it makes them."""

@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     pre_annotate: PreAnnotate = Field("prompts", description="What tasks get that nobody has prompted yet.")
     track_frames: int = Field(100, ge=1, description="Frames to track each way from a prompt.")
     one_piece: bool = Field(True, description="Tracked objects keep one connected piece; off for what branches.")
-    track_seconds: float = Field(85, gt=0, description="After this time an answer holds the frames that are done.")
+    answer_seconds: float = Field(
+        85, gt=0, description="After this time an answer holds the frames and tasks that are done."
+    )
 
     train_every: int = Field(0, ge=0, description="Train after so many newly labelled tasks; 0: when asked to.")
     train_preset: str = Field("decoder", description="What is trained, see sam2 finetune --help.")

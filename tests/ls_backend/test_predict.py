@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ls_backend.errors import RequestError, UpstreamError
+from ls_backend.errors import BusyError, RequestError, UpstreamError
 from ls_backend.learning.tracks import Tracks
 from ls_backend.predict import Predictor
 from ls_backend.projects import ProjectOptions
@@ -72,6 +72,11 @@ class FakeEngine:
         self.embedded: list[str] = []
         self.models: list[str | None] = []
         self.slow = 0.0
+        self.refusals = 0
+        self.done = 0
+        self.most = 1000  # images that are done before `released`
+        self.released = asyncio.Event()
+        self.sent: list[tuple[int, int]] = []
 
     async def embed(self, image: Any, model: str | None = None) -> bool:
         self.embedded.append(image.key)
@@ -82,6 +87,12 @@ class FakeEngine:
         return [ImageAnswer(self._mask(prompt), 0.5) for prompt in prompts]
 
     async def automatic(self, image: Any, model: str | None = None) -> list[ImageAnswer]:
+        self.done += 1
+        if self.done > self.most:
+            await self.released.wait()
+        if self.refusals:
+            self.refusals -= 1
+            raise BusyError("too much waits", 0)
         return [ImageAnswer(square(10, 10), 0.9), ImageAnswer(square(40, 20), 0.7)]
 
     async def track(self, source: Any, key: str, objects: Any, span: range, model: str | None = None) -> Any:
@@ -113,15 +124,25 @@ def ask(images: FakeImages, engine: FakeEngine, tmp_path: Any) -> Any:
     """Ask a predictor; keyword arguments are options of the project."""
 
     def asked(
-        config: str, data: Any, regions: Any = None, seconds: float = 60, task: Any = None, **options: Any
+        config: str,
+        data: Any,
+        regions: Any = None,
+        seconds: float = 60,
+        task: Any = None,
+        releases: bool = False,
+        **options: Any,
     ) -> Any:
+        async def send(task: int, prediction: Prediction) -> None:
+            engine.sent.append((task, len(prediction.result)))
+
         predictor = Predictor(
-            engine,
-            images,
+            engine,  # type: ignore[arg-type]
+            images,  # type: ignore[arg-type]
             Tracks(tmp_path),
             lambda _: ProjectOptions(**options),
             lambda: "current",
-            seconds,  # type: ignore[arg-type]
+            send,
+            seconds,
         )
         tasks = [
             {"id": i, "data": one, **(task or {})} for i, one in enumerate(data if isinstance(data, list) else [data])
@@ -132,6 +153,10 @@ def ask(images: FakeImages, engine: FakeEngine, tmp_path: Any) -> Any:
         async def run() -> Any:
             answer = await predictor.predict(PredictRequest.model_validate(request))
             await asyncio.sleep(0.01)  # what was begun beside
+            if releases:
+                engine.released.set()
+                await asyncio.sleep(0.2)
+            await predictor.close()
             return answer
 
         return asyncio.run(run())
@@ -261,3 +286,20 @@ class TestNobody:
     def test_gets_nothing_where_that_is_off(self, ask):
         drawn = {"predictions": [{"result": [box(10, 5, 20, 15)]}]}
         assert ask(IMAGE, {"image": "/a"}, task=drawn, pre_annotate="off").results == [[]]
+
+    def test_gets_late_what_is_not_done_in_time(self, ask, engine):
+        engine.most = 1
+        data = [{"image": f"/{i}"} for i in range(4)]
+        answer = ask(IMAGE, data, seconds=0.5, releases=True, pre_annotate="automatic")
+        assert [bool(result) for result in answer.results] == [True, False, False, False]
+        assert engine.sent == [(1, 2), (2, 2), (3, 2)]
+
+    def test_gets_it_in_the_end_when_too_much_waits(self, ask, engine):
+        engine.refusals = 3
+        [prediction] = ask(IMAGE, {"image": "/a"}, pre_annotate="automatic").results
+        assert len(prediction.result) == 2
+
+    def test_gets_nothing_more_when_the_server_stops(self, ask, engine):
+        engine.most = 2
+        ask(IMAGE, [{"image": f"/{i}"} for i in range(9)], seconds=0.2, pre_annotate="automatic")
+        assert engine.sent == []
