@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,9 @@ from typing import Any
 import httpx
 
 from sam2_core.errors import InputError
+
+DATABASE = "label_studio.sqlite3"
+"""Name of Label Studio's database; its environment has an empty one, which `.ci/label-studio` made."""
 
 # Label Studio refuses servers on private addresses by default, and reports home
 _LABEL_STUDIO_ENVIRONMENT = {
@@ -141,7 +145,10 @@ def label_studio(python: Path, folder: Path, port: int, account: Account) -> Ser
     if not program.exists():
         raise InputError(f"there is no Label Studio in {python.parent}: make its environment with .ci/label-studio")
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(program), "start", "-b", "--data-dir", str(folder), "-db", str(folder / "label_studio.sqlite3")]
+    database, made = folder / DATABASE, python.parents[1] / DATABASE
+    if made.is_file() and not database.exists():  # spares the first start a minute
+        shutil.copy(made, database)
+    command = [str(program), "start", "-b", "--data-dir", str(folder), "-db", str(database)]
     command += ["--internal-host", "127.0.0.1", "-p", str(port), "--enable-legacy-api-token"]
     command += ["--username", account.email, "--password", account.password, "--user-token", account.token]
     environment = _LABEL_STUDIO_ENVIRONMENT | {"LABEL_STUDIO_BASE_DATA_DIR": str(folder)}

@@ -40,8 +40,6 @@ class Ground:
         The process of `sam2 serve`.
     store : Path
         Its label store.
-    data : Path
-        Folder of Label Studio's data.
     """
 
     url: str
@@ -49,7 +47,6 @@ class Ground:
     projects: Projects
     server: Server
     store: Path
-    data: Path
 
     def new_project(self, title: str, config: str) -> int:
         """Make a project and connect the server to it."""
@@ -86,8 +83,7 @@ def ground(tmp_path_factory) -> Iterator[Ground]:
         key = projects.access_token()
         with backend(folder / "server", free_port(), studio.url, key, track_frames=6) as server:
             server.wait()
-            store, data = folder / "server" / "labels", folder / "label-studio"
-            yield Ground(studio.url, account, projects, server, store, data)
+            yield Ground(studio.url, account, projects, server, folder / "server" / "labels")
         projects.close()
 
 

@@ -17,7 +17,7 @@ from tests.e2e.label_studio.drawn_cells import cells
 from tests.e2e.label_studio.seen import same_objects, stored_masks
 from tests.e2e.label_studio.test_circle import drawn, place
 
-TASKS = 12
+TASKS = 8
 
 
 class Ward:
@@ -29,7 +29,7 @@ class Ward:
 
     def start(self) -> Server:
         account = self._ground.account
-        self.server = backend(self._folder, self.port, self._ground.url, account.token, train_steps=6, track_frames=50)
+        self.server = backend(self._folder, self.port, self._ground.url, account.token, train_steps=5, track_frames=50)
         self.server.wait()
         return self.server
 
