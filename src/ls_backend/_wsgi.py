@@ -35,6 +35,7 @@ def create_app(service: Service) -> Any:
     from a2wsgi import WSGIMiddleware
     from fastapi import FastAPI
 
+    from ls_backend.app import add_errors
     from ls_backend.label_studio_ml_model import Bridge, SAM2Backend
     from ls_backend.security import Guard
 
@@ -49,6 +50,7 @@ def create_app(service: Service) -> Any:
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.include_router(service.planes.router)
+    add_errors(app)
     app.mount("/", WSGIMiddleware(_package_app(service), workers=THREADS))
     return Guard(app, service.settings)
 

@@ -68,7 +68,7 @@ def create_app(service: Service) -> FastAPI:
     _add_protocol(app, service)
     _add_own(app, service)
     app.include_router(service.planes.router)
-    _add_errors(app)
+    add_errors(app)
 
     app.add_middleware(_Measured, metrics=service.metrics)
     app.add_middleware(Guard, settings=service.settings)
@@ -157,7 +157,9 @@ def _add_own(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
+    """Have errors of endpoints answered with their status and a sentence."""
+
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> Response:
         response = _problem(error.status, str(error))

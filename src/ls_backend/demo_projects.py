@@ -1,4 +1,7 @@
-"""Projects in Label Studio with real images: a scratch assay, as single images, as a stack and as a video."""
+"""Projects in Label Studio, for the demo and for tests in a real browser.
+
+The images are real ones, a scratch assay: as single images, as a stack and as a video.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ class Annotation(_Incoming):
 
     result: list[dict[str, Any]] = []
     was_cancelled: bool = False
-    model_version: str | None = None
 
 
 class Task(_Incoming):
@@ -31,7 +30,6 @@ class Task(_Incoming):
     id: Number | None = None
     project: Number | None = None
     data: dict[str, Any]
-    meta: dict[str, Any] | None = None
     annotations: list[Annotation] = []
     predictions: list[Annotation] = []
 
@@ -91,7 +89,6 @@ class SetupRequest(_Incoming):
 
     project: str | None = None
     label_config: str | None = Field(default=None, alias="schema")
-    hostname: str | None = None
     extra_params: Any = None
 
     @property

@@ -32,7 +32,6 @@ def run(settings: Settings, say: Callable[[str], None], make_app: Callable[[Serv
         The address cannot be listened on, or what the settings name cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every address, tokens of storages included
     with closing(_listen(settings)) as listener:
         # port 0 becomes the one that was free
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})

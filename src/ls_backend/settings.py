@@ -22,6 +22,7 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 from sam2_core.errors import InputError
+from sam2_core.finetuning import PRESETS
 from sam2_core.volume.files import disk_errors, replacing, write_json
 
 PreAnnotate = Literal["prompts", "automatic", "off"]
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
         None, description="Has to be the first part of every path: connect http://HOST:PORT/SECRET in Label Studio."
     )
     webhook_secret: SecretStr | None = Field(
-        None, description="Accepted in the header X-Webhook-Secret of webhooks that were made by hand."
+        None, description="What webhooks show in the header X-Webhook-Secret; the server sets it in Label Studio's."
     )
     basic_auth: SecretStr | None = Field(None, description="USER:PASSWORD that Label Studio has to give.")
     open: bool = Field(False, description="Listen beyond this machine without checking who asks.")
@@ -106,6 +107,13 @@ class Settings(BaseSettings):
     def _is_a_pair(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not all(value.get_secret_value().partition(":")):
             raise ValueError("has to be USER:PASSWORD")
+        return value
+
+    @field_validator("train_preset")
+    @classmethod
+    def _is_a_preset(cls, value: str) -> str:
+        if value not in PRESETS:
+            raise ValueError(f"has to be one of {', '.join(PRESETS)}")
         return value
 
     @field_validator("secret")

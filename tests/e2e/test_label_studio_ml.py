@@ -254,6 +254,11 @@ def test_label_studio_is_told_why_in_the_status_line(backend):
     assert "gone.png" in answer.reason_phrase
 
 
+def test_says_why_a_plane_is_not_shown(backend):
+    answer = backend.get(f"/planes/made-up.{'a' * 22}/0.png")
+    assert (answer.status_code, "there is no such plane" in answer.json()["error"]) == (404, True)
+
+
 def test_events_are_taken_note_of_without_a_process_for_each(backend):
     project = {"id": 3, "label_config": BRUSH}
     made = {

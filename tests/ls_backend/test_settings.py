@@ -77,6 +77,7 @@ def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"basic_auth": "no-password"}, "USER:PASSWORD"),
         ({"label_studio_url": "ftp://somewhere"}, "^label_studio_url: "),
         ({"pre_annotate": "sometimes"}, "^pre_annotate: "),
+        ({"train_preset": "everything"}, "^train_preset: has to be one of head, decoder"),
         ({"unheard_of": 1}, "^unheard_of: "),
     ],
 )

@@ -26,7 +26,7 @@ WHOLE_PROJECT = 0
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE projects (id INTEGER PRIMARY KEY, created TEXT, title TEXT, label_config TEXT, options TEXT);
+CREATE TABLE projects (id INTEGER PRIMARY KEY, created TEXT, label_config TEXT, options TEXT);
 CREATE TABLE tasks (
     project INTEGER, task INTEGER, item TEXT, version INTEGER, digest TEXT, source TEXT, listed TEXT, problem TEXT,
     PRIMARY KEY (project, task)
@@ -54,13 +54,11 @@ class Project:
     id : int
     created : str or None
         When it was made, which tells it from an earlier one of the same number.
-    title : str or None
     label_config : str or None
     """
 
     id: int
     created: str | None = None
-    title: str | None = None
     label_config: str | None = None
 
 
@@ -213,8 +211,8 @@ class State:
                 self._forget_tasks(db, project.id)
             db.execute("INSERT OR IGNORE INTO projects (id) VALUES (?)", (project.id,))
             db.execute(
-                "UPDATE projects SET created = ?, title = ?, label_config = ? WHERE id = ?",
-                (project.created, project.title, project.label_config, project.id),
+                "UPDATE projects SET created = ?, label_config = ? WHERE id = ?",
+                (project.created, project.label_config, project.id),
             )
 
     def project(self, id: int) -> Project | None:
@@ -298,10 +296,8 @@ class State:
         """A task, if it was looked at."""
         return next(iter(self._select(TaskRecord, "tasks WHERE project = ? AND task = ?", (project, task))), None)
 
-    def tasks(self, project: int | None = None) -> list[TaskRecord]:
-        """All tasks that were looked at, of one project or of all."""
-        if project is None:
-            return self._select(TaskRecord, "tasks ORDER BY project, task")
+    def tasks(self, project: int) -> list[TaskRecord]:
+        """All tasks of a project that were looked at."""
         return self._select(TaskRecord, "tasks WHERE project = ? ORDER BY task", (project,))
 
     def project_of(self, task: int) -> int | None:

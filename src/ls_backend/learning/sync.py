@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from ls_backend.learning.state import WHOLE_PROJECT, Pending, Project, State, Ta
 from ls_backend.learning.store_writer import StoreWriter, item_name
 from ls_backend.learning.task_items import MasksFor, addresses_of, annotated_tag, counting_annotation
 from ls_backend.learning.webhooks import Notice, read_webhook
+from ls_backend.learning.worker import end_of
 from ls_backend.regions.label_config import parse_label_config
 from sam2_core.errors import InputError
 from sam2_core.labelstore.store import LabelStore
@@ -42,7 +43,7 @@ LONGEST_PAUSE = 60.0
 
 
 class Api(Protocol):
-    """What is needed of `client.LabelStudio`."""
+    """What is needed of `studio.client.LabelStudio`."""
 
     url: str
 
@@ -54,14 +55,14 @@ class Api(Protocol):
 
 
 class Originals(Protocol):
-    """What is needed of `images.Images`."""
+    """What is needed of `pixels.images.Images`."""
 
     async def fetch_original(self, address: str, task: int | None = None) -> tuple[str, Path]:
         """Usual suffix and place of the untouched file at an address of a task; whoever asked deletes it."""
 
 
 class Learner(Protocol):
-    """What is needed of `training.Training`."""
+    """What is needed of `learning.training.Training`."""
 
     def request(self, project: int | None = None) -> str:
         """Ask for a training; says what becomes of it."""
@@ -118,7 +119,7 @@ class StoreSync:
     async def start(self) -> None:
         """Compare all known projects, and look at what is pending, in the background."""
         self._loop = asyncio.get_running_loop()
-        await self.reconcile()
+        await asyncio.to_thread(self._note_all)
         self._stopping = False
         self._worker = asyncio.create_task(self._work())
 
@@ -126,12 +127,7 @@ class StoreSync:
         """End what is being done; what is pending stays for the next start."""
         self._stopping = True
         self._wake.set()
-        if self._worker is not None:
-            _, running = await asyncio.wait({self._worker}, timeout=patience)
-            for task in running:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await end_of(self._worker, patience)
         self._worker = None
 
     def note_project(self, id: int, label_config: str | None = None, extra_params: Any = None) -> None:
@@ -164,18 +160,10 @@ class StoreSync:
         self._wake.set()
         return said
 
-    async def reconcile(self, projects: Iterable[int] | None = None) -> None:
-        """Have projects compared with the store, by default all that are known; it is done in the background."""
-        chosen = self._state.projects() if projects is None else projects
-        await asyncio.to_thread(self._state.note, [(id, WHOLE_PROJECT) for id in chosen], now=time.time())
-        self._wake.set()
+    # what is to be looked at
 
-    def status(self) -> dict[str, Any]:
-        """How many tasks are pending, and what keeps annotations out of the store, by task."""
-        problems = {record.task: record.problem for record in self._state.tasks() if record.problem}
-        return {"pending": self._state.pending_count(), "problems": problems}
-
-    # webhooks
+    def _note_all(self) -> None:
+        self._state.note([(id, WHOLE_PROJECT) for id in self._state.projects()], now=time.time())
 
     def _note(self, notice: Notice) -> str:
         whole: list[int | None] = []
@@ -262,7 +250,7 @@ class StoreSync:
         if known is not None and known.created is not None and not anew:
             return known
         shown = await self._client.get(f"/api/projects/{id}/")
-        project = Project(id, str(shown.get("created_at")), shown.get("title"), shown.get("label_config"))
+        project = Project(id, str(shown.get("created_at")), shown.get("label_config"))
         await asyncio.to_thread(self._state.put_project, project)
         return project
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ls_backend.pixels.decoding import decode_image
-from ls_backend.pixels.video_clip import FRAMERATE, VideoClip, VideoFile
+from ls_backend.pixels.video_clip import VideoClip, VideoFile
+from ls_backend.regions.label_config import DEFAULT_FRAMERATE
 from sam2_core.errors import InputError
 from sam2_core.labelstore.store import ItemVersion
 from sam2_core.volume.open import open_volume
@@ -74,7 +75,7 @@ class TaskImage:
 
 
 def open_image(
-    source: Sequence[Path] | VolumeTask | ItemVersion, kind: str, max_pixels: int, framerate: float = FRAMERATE
+    source: Sequence[Path] | VolumeTask | ItemVersion, kind: str, max_pixels: int, framerate: float = DEFAULT_FRAMERATE
 ) -> TaskImage:
     """The image of a task.
 

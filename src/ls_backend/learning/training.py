@@ -9,7 +9,6 @@ was killed goes on with the job where it was, and a model is neither lost nor pu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ls_backend.learning.state import Job, State
+from ls_backend.learning.worker import end_of
 from sam2_core.errors import InputError
 from sam2_core.finetune_job import FinetuneJob, FinetuneRequest, JobState, check_extra
 from sam2_core.finetuning import METRICS
@@ -44,7 +44,7 @@ SYNC_SECONDS = 60.0  # for which a job waits until what is noted is in the store
 
 
 class TrainingSettings(Protocol):
-    """What is needed of `settings.Settings`."""
+    """What is needed of `ls_backend.settings.Settings`."""
 
     @property
     def model(self) -> str:
@@ -68,7 +68,7 @@ class TrainingSettings(Protocol):
 
 
 class ServedModels(Protocol):
-    """What is needed of `models.Models`."""
+    """What is needed of `model.models.Models`."""
 
     def use(self, name: str) -> None:
         """Serve another model from now on."""
@@ -124,12 +124,7 @@ class Training:
         """Let a job finish its step and save; the next start goes on with it."""
         self._stopping = True
         self._wake.set()
-        if self._worker is not None:
-            _, running = await asyncio.wait({self._worker}, timeout=patience)
-            for task in running:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await end_of(self._worker, patience)
         self._worker = None
 
     def request(self, project: int | None = None) -> str:

@@ -27,13 +27,12 @@ _TOGETHER_ON_CPU, _TOGETHER_ELSEWHERE = 4, 16
 _CLICKS_ON_CPU, _CLICKS_ELSEWHERE = 4, 64
 """Clicks of automatic masks that are done between two looks at what is more urgent."""
 
-
 _READING = 32
 """Propagations that may wait for a frame at the same time."""
 
 
 class Image(Protocol):
-    """An image in memory, as `images.LoadedImage` has it."""
+    """An image in memory, as `pixels.images.LoadedImage` has it."""
 
     @property
     def key(self) -> str: ...

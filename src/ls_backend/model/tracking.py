@@ -23,7 +23,7 @@ _AXIS = "t"
 
 
 class PromptedFrame(Protocol):
-    """What is shown of an object on a frame, as `prompts.FramePrompt` has it."""
+    """What is shown of an object on a frame, as `regions.prompts.FramePrompt` has it."""
 
     @property
     def frame(self) -> int: ...
@@ -38,7 +38,7 @@ class PromptedFrame(Protocol):
 
 
 class PromptedObject(Protocol):
-    """An object, as `prompts.ObjectPrompt` has it."""
+    """An object, as `regions.prompts.ObjectPrompt` has it."""
 
     @property
     def key(self) -> str: ...

@@ -21,7 +21,6 @@ Observer = Callable[[str, float, int], None]
 _LONGEST_WAIT = 60  # seconds that a refused request is asked to wait, at most
 _WEIGHT = 0.2  # of the last piece of work, in the mean time that one takes
 
-
 _SLACK = (0.0, 0.5, 1.0, 10.0)
 """Seconds after which a job of each urgency is due: clicks of many must not keep the rest waiting for ever."""
 

@@ -129,6 +129,8 @@ def _tiff(data: bytes, max_pixels: int) -> np.ndarray:
         if page.imagedepth > 1 or page.nbytes > max_pixels * _PIXEL_BYTES:
             raise TooLargeError(f"its first page has shape {page.shape}: a plane with one channel or three is needed")
         pixels = page.asarray()
+        if pixels.ndim not in (2, 3):  # of a page whose size is not told
+            raise RequestError("it is damaged: its first page is no image")
         if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             pixels = np.moveaxis(pixels, 0, -1)
         photometric = page.photometric

@@ -16,7 +16,8 @@ import numpy as np
 from ls_backend.pixels.decoding import decode_image, image_key, image_window, to_uint8
 from ls_backend.pixels.file_kinds import HEAD_BYTES, kind_of
 from ls_backend.pixels.stack_frames import RawImage, StackFrames, open_stack
-from ls_backend.pixels.video_clip import FRAMERATE, VideoClip, VideoFile
+from ls_backend.pixels.video_clip import VideoClip, VideoFile
+from ls_backend.regions.label_config import DEFAULT_FRAMERATE
 from ls_backend.studio.address_cache import AddressCache
 from ls_backend.studio.client import LabelStudio
 from ls_backend.studio.contents import Contents, LocalPlanes
@@ -134,7 +135,7 @@ class Images:
         """A stack of images, of which the first is fetched. Raises as `image` does."""
         return await open_stack(addresses, self._frames, task)
 
-    async def video(self, address: str, framerate: float = FRAMERATE, task: int | None = None) -> VideoClip:
+    async def video(self, address: str, framerate: float = DEFAULT_FRAMERATE, task: int | None = None) -> VideoClip:
         """The video at an address, with the frames that Label Studio counts at a frame rate. Raises as `image` does."""
         return VideoClip(await self._videos.get(address, task), framerate)
 

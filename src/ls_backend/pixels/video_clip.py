@@ -15,12 +15,10 @@ import numpy as np
 
 from ls_backend.errors import RequestError, TooLargeError
 from ls_backend.pixels.file_kinds import HEAD_BYTES, VIDEO_KINDS, described, kind_of
+from ls_backend.regions.label_config import DEFAULT_FRAMERATE
 from sam2_core.errors import InputError
 from sam2_core.predict.frames import check_index
 from sam2_core.predict.video_frames import VideoFrames
-
-FRAMERATE = 24.0
-"""Frames a second of a <Video> tag that has no framerate."""
 
 MAX_FRAMES = 1_000_000
 """Most frames of a clip, eleven hours at 24 a second. What a file says of its duration may be anything."""
@@ -108,7 +106,7 @@ class VideoClip:
         The frame rate is none, or there are too many frames.
     """
 
-    def __init__(self, file: VideoFile, framerate: float = FRAMERATE) -> None:
+    def __init__(self, file: VideoFile, framerate: float = DEFAULT_FRAMERATE) -> None:
         if not (math.isfinite(framerate) and 0 < framerate <= 1000):
             raise RequestError(f"the frame rate {framerate:g} of the Video tag is none: give frames a second")
         self._file = file
@@ -135,11 +133,6 @@ class VideoClip:
         """(height, width) in pixels as the browser shows it, turned."""
         height, width = self._file.frames.size
         return (width, height) if self._file.quarter_turns % 2 else (height, width)
-
-    @property
-    def fps(self) -> float:
-        """Frames a second that the file has, on average."""
-        return len(self._file.times) / self.duration
 
     def time(self, i: int) -> float:
         """Seconds into the video to which Label Studio seeks for frame `i`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 from xml.etree import ElementTree
@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from ls_backend.errors import RequestError
 
 DEFAULT_FRAMERATE = 24.0
+"""Frames a second of a <Video> tag that does not say."""
 
 MAX_LENGTH = 2**19
 """Most characters of a labeling setup, enough for thousands of labels."""
@@ -60,8 +61,6 @@ class ControlTag:
         Name of the object tag.
     labels : tuple of str
         What it can label, of a <Labels> control beside it too; empty for anything, when tasks bring their own labels.
-    smart : bool
-        It is marked for interactive use.
     labels_from : str, optional
         Name of the <Labels> control that its labels are from, if they are not its own.
     """
@@ -70,7 +69,6 @@ class ControlTag:
     kind: str
     to_name: str
     labels: tuple[str, ...] = ()
-    smart: bool = False
     labels_from: str | None = None
 
 
@@ -99,19 +97,6 @@ class LabelConfig:
             if tag.name == name:
                 return tag
         raise RequestError(f"the labeling setup has no <Image> or <Video> with the name {name}")
-
-    def control(self, name: str) -> ControlTag:
-        """The control of a name.
-
-        Raises
-        ------
-        RequestError
-            There is none.
-        """
-        for tag in self.controls:
-            if tag.name == name:
-                return tag
-        raise RequestError(f"the labeling setup has no control with the name {name}")
 
     def answer(self, tag: ObjectTag, label: str | None) -> ControlTag:
         """The control for answers: of those on `tag` that have the label, the one that keeps most of a mask.
@@ -227,8 +212,7 @@ def _controls(tags: list[_Tag], objects: tuple[ObjectTag, ...]) -> tuple[Control
         has, name = tag.has, tag.has.get("name")
         to_name = has.get("toname", only or "").partition(",")[0].strip()
         if name and name not in names and to_name:
-            smart = any(has.get(key, "").lower() == "true" for key in ("smart", "smartonly"))
-            found.append(ControlTag(name, tag.kind, to_name, tuple(tag.labels), smart))
+            found.append(ControlTag(name, tag.kind, to_name, tuple(tag.labels)))
     beside: dict[str, ControlTag] = {}
     for control in found:
         if control.kind == "labels":
@@ -240,4 +224,4 @@ def _with_labels(control: ControlTag, beside: ControlTag | None) -> ControlTag:
     """The control with the labels of the <Labels> beside it, if it draws without labels of its own."""
     if beside is None or control.kind.endswith("labels"):
         return control
-    return ControlTag(control.name, control.kind, control.to_name, beside.labels, control.smart, beside.name)
+    return replace(control, labels=beside.labels, labels_from=beside.name)

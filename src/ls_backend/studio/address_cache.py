@@ -83,14 +83,7 @@ class AddressCache(Generic[_T]):
         return self._used
 
     async def get(self, address: str, task: int | None = None) -> _T:
-        """The value of the file at an address, as it was not long ago.
-
-        Parameters
-        ----------
-        address : str
-            As task data have it.
-        task : int, optional
-            The task it is of, needed for addresses of cloud storages.
+        """The value of the file at an address of a task, see `Downloads.fetch`, as it was not long ago.
 
         Raises
         ------

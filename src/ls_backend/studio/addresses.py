@@ -93,9 +93,6 @@ class AddressPolicy:
         Address of Label Studio as this server reaches it.
     allowed_hosts : sequence of str
         Other hosts, as HOST (the usual ports) or HOST:PORT. They never get the token.
-    known_as : sequence of str
-        Other addresses of the same Label Studio, as browsers know it; what task data name there is fetched from
-        `label_studio`.
 
     Raises
     ------
@@ -103,10 +100,9 @@ class AddressPolicy:
         One of them is no such address or host.
     """
 
-    def __init__(self, label_studio: str, allowed_hosts: Sequence[str] = (), known_as: Sequence[str] = ()) -> None:
+    def __init__(self, label_studio: str, allowed_hosts: Sequence[str] = ()) -> None:
         self.label_studio = label_studio.strip().rstrip("/")
-        origin, self._base_path = _own(self.label_studio)
-        self._origins = {origin} | {_own(other)[0] for other in known_as}
+        self._origin, self._base_path = _own(self.label_studio)
         self._allowed = {pair for host in allowed_hosts for pair in _allowed(host)}
 
     def target(self, address: str, task: int | None = None) -> Target:
@@ -181,7 +177,7 @@ class AddressPolicy:
         scheme = match["scheme"].lower()
         host, port = _host_and_port(match["authority"])
         origin = (scheme, host, _PORTS[scheme] if port is None else port)
-        if origin in self._origins:
+        if origin == self._origin:
             rest = match["rest"] if match["rest"].startswith("/") else f"/{match['rest']}"
             inside = not self._base_path or rest.startswith(f"{self._base_path}/")
             if inside and _is_file_path(rest.removeprefix(self._base_path)):

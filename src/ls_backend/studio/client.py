@@ -1,4 +1,4 @@
-"""Label Studio as this server sees it: its API, and the files that its tasks name."""
+"""`LabelStudio`: calls of its API, and the files that its tasks name."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ class LabelStudio:
         Other hosts, HOST or HOST:PORT, that files may be fetched from; they never get the token.
     timeout : float
         Seconds to wait for an answer of the API, and for each part of a file.
-    known_as : sequence of str
-        Other addresses of the same server, which task data may have.
 
     Raises
     ------
@@ -53,9 +51,8 @@ class LabelStudio:
         token: str | None,
         allowed_hosts: Sequence[str] = (),
         timeout: float = 30.0,
-        known_as: Sequence[str] = (),
     ) -> None:
-        self.policy = AddressPolicy(url, allowed_hosts, known_as)
+        self.policy = AddressPolicy(url, allowed_hosts)
         self.url = self.policy.label_studio
         self._credentials = Credentials(token, f"{self.url}/api/token/refresh")
         certificates = httpx.create_ssl_context()  # SSL_CERT_FILE may name those of an institution's own authority
@@ -92,10 +89,6 @@ class LabelStudio:
     async def patch(self, path: str, body: Any = None, **params: Any) -> Any:
         """Change what is at a path; the answer's JSON. Raises as `get` does."""
         return await self._call("PATCH", path, body, params)
-
-    async def delete(self, path: str, **params: Any) -> Any:
-        """Delete what is at a path. Raises as `get` does."""
-        return await self._call("DELETE", path, None, params)
 
     async def pages(self, path: str, page_size: int = PAGE_SIZE, **params: Any) -> AsyncIterator[Any]:
         """The items of a list of the API, such as "/api/tasks" (with `project`) or "/api/projects", page by page.

@@ -77,7 +77,7 @@ class Contents:
         etag: str | None = None,
         seconds: float = 60.0,
     ) -> Content:
-        """Write what is at an address into `into`; see `LabelStudio.download`.
+        """Write what is at an address into `into`; see `Downloads.fetch`.
 
         Raises
         ------

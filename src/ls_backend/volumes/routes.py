@@ -21,7 +21,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-
 _READ_AT_ONCE = 2
 """Planes; a browser asks for those of a whole stack, and other requests need threads, too."""
 

@@ -47,7 +47,9 @@ def serve(
     ] = None,
     pre_annotate: Annotated[
         PreAnnotateChoice | None,
-        typer.Option(help="What tasks get unasked: masks of boxes and points on them, or of everything."),
+        typer.Option(
+            help="What tasks get unasked: masks of boxes and points on them, or of everything.", show_default="prompts"
+        ),
     ] = None,
     track_frames: Annotated[
         int | None, typer.Option(help="Frames to track each way from a prompt.", show_default="100")
@@ -63,12 +65,12 @@ def serve(
     """Answer annotators in Label Studio with masks, and learn from what they label.
 
     \b
-    The token of Label Studio comes from LABEL_STUDIO_API_KEY: in Label Studio, Account & Settings > Access Token.
+    The token of Label Studio (there: Account & Settings > Personal Access Token) comes from LABEL_STUDIO_API_KEY.
     Every setting can be a variable, SAM2_SERVE_PORT=9090, or a line of the file, port: 9090. Settings that are secret
     have no flag:
       SAM2_SERVE_SECRET=...          connect http://HOST:PORT/... in Label Studio instead of http://HOST:PORT
       SAM2_SERVE_BASIC_AUTH=U:P      user and password that Label Studio has to give
-      SAM2_SERVE_WEBHOOK_SECRET=...  in the header X-Webhook-Secret of webhooks made by hand
+      SAM2_SERVE_WEBHOOK_SECRET=...  what webhooks show in X-Webhook-Secret; the server sets it in Label Studio's
 
     Example: LABEL_STUDIO_API_KEY=... sam2 serve --labels lab
     """
