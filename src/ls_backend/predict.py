@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ls_backend.asked import Asked
+from ls_backend.background import Background
 from ls_backend.errors import RequestError
 from ls_backend.learning.tracks import MaskTrack, Tracks
 from ls_backend.model.engine import Engine
@@ -62,7 +63,7 @@ class Predictor:
         self._version = version
         self._seconds = seconds
         self._unasked = Unasked(self._answer, engine, images, send, seconds)
-        self._embedding: set[asyncio.Task[None]] = set()
+        self._ahead = Background()
 
     async def predict(self, request: PredictRequest) -> PredictResponse:
         """Answer a request: at once where an annotator waits, else task by task.
@@ -95,8 +96,7 @@ class Predictor:
     async def close(self) -> None:
         """End what goes on for nobody."""
         await self._unasked.close()
-        for task in list(self._embedding):
-            task.cancel()
+        await self._ahead.close()
 
     async def _answer(self, asked: Asked, regions: Sequence[dict[str, Any]]) -> Prediction:
         """What prompts on a task give, one object after the other."""
@@ -180,9 +180,7 @@ class Predictor:
             except InputError as error:
                 _log.info("task %s is not embedded ahead: %s", asked.task.id, error)
 
-        task = asyncio.create_task(embed())
-        self._embedding.add(task)
-        task.add_done_callback(self._embedding.discard)
+        self._ahead.start(embed())
 
 
 def _image_prompt(prompt: FramePrompt) -> ImagePrompt:

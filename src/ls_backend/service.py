@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
+from ls_backend.background import Background
 from ls_backend.errors import RequestError
 from ls_backend.learning.state import State
 from ls_backend.learning.sync import StoreSync
@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         key = None if settings.label_studio_api_key is None else settings.label_studio_api_key.get_secret_value()
         folder = settings.state_folder
         self.store = LabelStore.create(settings.labels)
@@ -96,6 +96,7 @@ class Service:
 
     async def stop(self) -> None:
         """Finish what is being written, and end."""
+        await self._background.close()
         await self.predictor.close()
         await self.sync.stop()
         await self.training.stop()
@@ -123,7 +124,7 @@ class Service:
             await asyncio.to_thread(
                 self.sync.note_project, request.project_id, request.label_config, request.extra_params
             )
-            self._keep(self._secure_webhooks(request.project_id))
+            self._background.start(self._secure_webhooks(request.project_id))
         if config is not None:
             for tag in config.objects:
                 config.answer(tag, None)
@@ -161,8 +162,3 @@ class Service:
             return (mine.hostname, mine.port) == (other.hostname, other.port)
         except ValueError:  # a port that is none
             return False
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ls_backend.asked import Asked
+from ls_backend.background import Background
 from ls_backend.errors import BusyError
 from ls_backend.model.engine import Engine
 from ls_backend.pixels.images import Images, LoadedImage
@@ -56,15 +57,13 @@ class Unasked:
         self._send = send
         self._seconds = seconds
         self._under_way: set[int] = set()
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Background()
 
     async def annotate(self, asked: Sequence[Asked]) -> list[Prediction | list[Prediction]]:
         """A prediction for each task; an empty list for one that gets none, or gets it later."""
         found: dict[int, Prediction] = {}
         is_answered = asyncio.Event()
-        work = asyncio.create_task(self._annotate_all(asked, found, is_answered))
-        self._work.add(work)
-        work.add_done_callback(self._work.discard)
+        work = self._work.start(self._annotate_all(asked, found, is_answered))
         try:
             await asyncio.wait({work}, timeout=self._seconds)
         except asyncio.CancelledError:
@@ -79,9 +78,7 @@ class Unasked:
 
     async def close(self) -> None:
         """End what goes on."""
-        for work in list(self._work):
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._work.close()
 
     async def _annotate_all(
         self, asked: Sequence[Asked], found: dict[int, Prediction], is_answered: asyncio.Event

@@ -51,19 +51,23 @@ def live_server(home: Path, **settings: Any) -> Iterator[LiveServer]:
     with web_server() as studio:
         given = {"label_studio_url": studio.url, "label_studio_api_key": LEGACY_TOKEN, "labels": home / "labels"}
         service = Service(load_settings(**{**given, "embedding_disk": 0, "device": "cpu", **settings}))
-        config = uvicorn.Config(
-            create_app(service), port=0, http=ReasonProtocol, log_config=None, timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield LiveServer(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", service, studio)
-        finally:
-            server.should_exit = True
-            thread.join()
+        with serving(create_app(service), timeout_graceful_shutdown=1) as address:
+            yield LiveServer(address, service, studio)
+
+
+@contextmanager
+def serving(app: Any, **settings: Any) -> Iterator[str]:
+    """An ASGI application that is served in a thread as `sam2 serve` does; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=ReasonProtocol, log_config=None, **settings))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def click(x: float = 50.0, y: float = 50.0, **more: Any) -> dict[str, Any]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 
 from ls_backend.app import create_app
-from ls_backend.reason import ReasonProtocol
 from ls_backend.service import Service
 from ls_backend.settings import load_settings
+from tests.ls_backend.live_server import serving
 
 JSON = {"Content-Type": "application/json"}
 CONFIG = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image"><Label value="Cell"/>
@@ -29,15 +26,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("server")
     # nobody listens there: what needs Label Studio gets an answer that says so
     given = {"label_studio_url": "http://127.0.0.1:1", "labels": home / "labels", "embedding_disk": 0, "device": "cpu"}
-    service = Service(load_settings(**given))
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, http=ReasonProtocol, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with serving(create_app(Service(load_settings(**given)))) as address:
+        yield address
 
 
 def test_no_request_makes_the_server_fail(address: str) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 import requests
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ls_backend.reason import HEADER, LONGEST, ReasonProtocol, reason_header
+from ls_backend.reason import HEADER, LONGEST, reason_header
+from tests.ls_backend.live_server import serving
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +22,8 @@ def address() -> Iterator[str]:
         return JSONResponse({}, 422 if sentence else 200, reason_header(sentence) if sentence else None)
 
     app = Starlette(routes=[Route("/", answer, methods=["POST"])])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=ReasonProtocol, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with serving(app) as address:
+        yield f"{address}/"
 
 
 @pytest.mark.parametrize(

@@ -345,9 +345,8 @@ class StoreSync:
         files: list[Path] = []
         try:
             for address in addresses:
-                suffix, path = await self._images.fetch_original(address, task)
+                _, path = await self._images.fetch_original(address, task)
                 files.append(path)
-                files[-1] = path.rename(path.with_name(path.name + suffix))
             yield files
         finally:
             for path in files:

@@ -105,3 +105,11 @@ def _weights(span: slice, n: int, length: int, like: Any) -> Tensor:
     weights = torch.zeros(len(places), n, device=like.device)
     weights.scatter_add_(1, low[:, None], 1 - share)
     return weights.scatter_add_(1, (low + 1).clamp(max=n - 1)[:, None], share)
+
+
+def mask_confidence(iou: float, presence: float) -> float:
+    """How sure a model is of a mask, in [0, 1]: its predicted IoU times the probability that the object is there.
+
+    0 where the logit `presence` says that it is not.
+    """
+    return 0.0 if presence <= 0 else min(max(iou, 0.0), 1.0) / (1 + math.exp(-presence))

@@ -7,7 +7,6 @@ The clicks on an object are replayed one after the other, each with the mask tha
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from sam2_core.errors import InputError
 from sam2_core.masks import fill_holes, mask_to_box
 from sam2_core.model.sam2 import LOGIT_LIMIT, MASK_LOGIT, ImageEmbedding, SAM2Base
 from sam2_core.predict.embedding_cache import EmbeddingCache
-from sam2_core.predict.patches import resized_patch
+from sam2_core.predict.patches import mask_confidence, resized_patch
 from sam2_core.predict.precision import inference
 from sam2_core.predict.transforms import resize_frame
 from sam2_core.predict.video_predictor import SAM2VideoPredictor
@@ -165,7 +164,7 @@ class PromptedImages:
             presence = answer.object_score_logits.float()[:, 0].tolist()
         for i, chain in enumerate(group):
             # a copy, as a slice would keep the logits of the whole group in memory
-            self._remember(chain, _Decoded(logits[i : i + 1].clone(), _score(ious[i], presence[i])))
+            self._remember(chain, _Decoded(logits[i : i + 1].clone(), mask_confidence(ious[i], presence[i])))
 
     def _finish(self, chain: _Chain) -> ImageAnswer:
         assert chain.result is not None
@@ -303,8 +302,3 @@ def _logits(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     """A mask (H, W), bool, as logits (1, 1, *size) that the decoder takes as a hint."""
     values = (2 * torch.from_numpy(mask).float() - 1)[None, None] * MASK_LOGIT
     return F.interpolate(values, size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def _score(iou: float, presence: float) -> float:
-    """As `SAM2VideoPredictor.confidence` has it."""
-    return 0.0 if presence <= 0 else min(max(iou, 0.0), 1.0) / (1 + math.exp(-presence))

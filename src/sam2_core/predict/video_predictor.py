@@ -4,7 +4,6 @@ Frames are read lazily, and only what a later frame can attend to stays in memor
 may be longer than memory. Objects that remember equally many frames are tracked as one batch.
 """
 
-import math
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -22,7 +21,7 @@ from sam2_core.model.sam2 import LOGIT_LIMIT, ImageEmbedding
 from sam2_core.predict.embedding_cache import SourceEmbeddings, model_key
 from sam2_core.predict.frame_tracker import FrameTracker
 from sam2_core.predict.frames import FrameSource, PrefetchedFrames, open_frames
-from sam2_core.predict.patches import Patch
+from sam2_core.predict.patches import Patch, mask_confidence
 from sam2_core.predict.precision import inference
 from sam2_core.predict.transforms import resize_frame
 from sam2_core.predict.video_state import VideoState
@@ -155,11 +154,7 @@ class SAM2VideoPredictor(FrameTracker):
         result = track and track.latest(frame_idx)
         if not result:
             raise InputError(f"object {obj_id} has no result on frame {frame_idx}: prompt it there, or propagate")
-        score = float(result.object_score_logits)
-        if score <= 0:
-            return 0.0
-        iou = 1.0 if result.iou is None else min(max(float(result.iou), 0.0), 1.0)
-        return iou / (1 + math.exp(-score))
+        return mask_confidence(1.0 if result.iou is None else float(result.iou), float(result.object_score_logits))
 
     def patches(self, inference_state: VideoState, frame_idx: int) -> dict[int, Patch]:
         """The masks on a frame, prompted or tracked, by object id; each only where it is not empty.

@@ -107,7 +107,7 @@ class FakeLabelStudio:
             raise UpstreamError("Label Studio cannot be reached")
         if address not in self.files:
             raise MissingError(f"there is no {address}")
-        handle = tempfile.NamedTemporaryFile(delete=False)  # noqa: SIM115
+        handle = tempfile.NamedTemporaryFile(suffix=Path(address).suffix, delete=False)  # noqa: SIM115
         with handle:
             handle.write(self.files[address])
         return Path(address).suffix, Path(handle.name)
