@@ -146,13 +146,15 @@ def stream_batches(
 def _begin(loader: "DataLoader[ClipBatch | InputError]") -> "Iterator[ClipBatch | InputError]":
     """Start the workers without torch's signal handler, which raises wherever the training step happens to be.
 
-    Who waits for the next batch notices a dead worker, too, some seconds later but between two steps.
+    Who waits for the next batch notices a dead worker, too, some seconds later but between two steps. The handler may
+    be there already, from another loader of this process.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     started = iter(loader)
-    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    is_torchs = getattr(before, "__module__", "").startswith("torch.")
+    signal.signal(signal.SIGCHLD, before if before and not is_torchs else signal.SIG_DFL)
     return started
 
 
