@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from training.settings import Phase, TrainSettings
 from training.trainer import Trainer, Validation
 
 ROOT = Path(__file__).parents[2]
+CASES = [(1, 1), (3, 1), (3, 2)]
+"""Objects and frames of a clip."""
 
 
 def discs(name: str, count: int) -> Sequence:
@@ -93,10 +96,15 @@ def gradients(fabric: Fabric, chosen: TrainSettings) -> tuple[dict[str, torch.Te
     return gathered(grads, keep=True), counts
 
 
-def save_gradients(fabric: Fabric, chosen: TrainSettings, out: str) -> None:
-    found = gradients(fabric, chosen)
-    if fabric.is_global_zero:
-        torch.save(found, out)
+def gradients_file(folder: Path, objects: int, frames: int) -> Path:
+    return folder / f"gradients-{objects}-{frames}.pt"
+
+
+def save_gradients(fabric: Fabric, folder: Path, cases: Iterable[tuple[int, int]]) -> None:
+    for objects, frames in cases:
+        found = gradients(fabric, settings(1, objects, frames))
+        if fabric.is_global_zero:
+            torch.save(found, gradients_file(folder, objects, frames))
 
 
 def run_settings(images: int, steps: int) -> TrainSettings:
@@ -114,11 +122,9 @@ def check_whole(model: SAM2Base) -> Validation:
     return Validation({"mean": 0.5})
 
 
-def train_in_shards(fabric: Fabric, out: str) -> None:
+def train_in_shards(fabric: Fabric, folder: Path) -> None:
     """Gradients, then two steps with a resumption between them."""
-    folder = Path(out)
-    for frames in (1, 2):
-        save_gradients(fabric, settings(1, 3, frames), f"{out}/gradients{frames}.pt")
+    save_gradients(fabric, folder, CASES[1:])
     for steps in (1, 2):
         run = Trainer(run_settings(1, steps), folder, fabric, check_whole, Room())
         assert run.resume() == (steps == 2)
@@ -148,12 +154,18 @@ def assert_same_gradients(one: dict[str, torch.Tensor], two: dict[str, torch.Ten
         torch.testing.assert_close(value, one.get(name, torch.zeros_like(value)), atol=1e-5, rtol=1e-5, msg=name)
 
 
+@pytest.fixture(scope="module")
+def saved_gradients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of two processes, a file for each of `CASES`: starting them takes longer than all that they compute."""
+    folder = tmp_path_factory.mktemp("gradients")
+    in_two_processes("gradients", str(folder))
+    return folder
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize(("objects", "frames"), [(1, 1), (3, 1), (3, 2)])
-def test_two_processes_compute_the_gradients_of_one(tmp_path: Path, objects: int, frames: int) -> None:
-    out = tmp_path / "gradients.pt"
-    in_two_processes(str(out), str(objects), str(frames))
-    two, counts = torch.load(out)
+@pytest.mark.parametrize(("objects", "frames"), CASES)
+def test_two_processes_compute_the_gradients_of_one(saved_gradients: Path, objects: int, frames: int) -> None:
+    two, counts = torch.load(gradients_file(saved_gradients, objects, frames))
     one, (whole,) = gradients(make_fabric("cpu", "32-true"), settings(2, objects, frames))
     assert sum(counts) == whole
     assert (counts[0] != counts[1]) == (objects > 1)
@@ -162,10 +174,10 @@ def test_two_processes_compute_the_gradients_of_one(tmp_path: Path, objects: int
 
 @pytest.mark.e2e
 def test_a_run_in_shards_is_a_run_in_one_process(tmp_path: Path) -> None:
-    in_two_processes(str(tmp_path))
-    for frames in (1, 2):
-        two, _ = torch.load(tmp_path / f"gradients{frames}.pt")
-        one, _ = gradients(make_fabric("cpu", "32-true"), settings(2, 3, frames))
+    in_two_processes("shards", str(tmp_path))
+    for objects, frames in CASES[1:]:
+        two, _ = torch.load(gradients_file(tmp_path, objects, frames))
+        one, _ = gradients(make_fabric("cpu", "32-true"), settings(2, objects, frames))
         assert_same_gradients(one, two)
 
     videos = [discs("one", 1), discs("three", 3)]
@@ -197,9 +209,8 @@ def test_a_run_in_shards_is_a_run_in_one_process(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":  # the two processes of a test
-    out, *numbers = sys.argv[1:]
-    if numbers:
-        mine = settings(1, objects=int(numbers[0]), frames=int(numbers[1]))
-        make_fabric("cpu", "32-true", devices=2).launch(partial(save_gradients, chosen=mine, out=out))
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    if what == "gradients":
+        make_fabric("cpu", "32-true", devices=2).launch(partial(save_gradients, folder=folder, cases=CASES))
     else:
-        make_fabric("cpu", "32-true", devices=2, strategy="fsdp").launch(partial(train_in_shards, out=out))
+        make_fabric("cpu", "32-true", devices=2, strategy="fsdp").launch(partial(train_in_shards, folder=folder))

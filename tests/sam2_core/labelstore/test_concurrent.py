@@ -14,7 +14,7 @@ import pytest
 
 from sam2_core.labelstore import LabelStore
 
-ITEMS = 500
+ITEMS = 250
 
 WRITER = """
 import sys
