@@ -37,15 +37,9 @@ class FakePredictor(VolumePredictor):
         return True
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _modules_are_no_garbage():
-    """napari's fixture collects garbage six times a test, and each time would look through all modules: 0.2 s."""
-    import torch  # noqa: F401
-
-    import napari_sam2.segment_widget  # noqa: F401
-    import sam2_core.build  # noqa: F401
-
-    gc.collect()
+@pytest.fixture(autouse=True)
+def _what_is_there_is_no_garbage():
+    """napari collects garbage at each layer that goes, and again after the test: through all modules, 0.2 s each."""
     gc.freeze()
 
 
