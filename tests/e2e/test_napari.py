@@ -70,9 +70,7 @@ def user(phase: str, scene: str, folder: Path, qt: str) -> subprocess.CompletedP
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
 
 
-@pytest.mark.parametrize(
-    ("scene", "qt"), [("3D", "pyqt6"), ("2D", "pyside6"), ("2D", "pyqt6"), ("2D+t", "pyqt6"), ("3D+t", "pyqt6")]
-)
+@pytest.mark.parametrize(("scene", "qt"), [("3D", "pyqt6"), ("2D", "pyside6"), ("2D+t", "pyqt6"), ("3D+t", "pyqt6")])
 def test_a_user_is_killed_and_comes_back(tmp_path, scene, qt):
     pytest.importorskip({"pyqt6": "PyQt6", "pyside6": "PySide6"}[qt])
     scene_image(scene, tmp_path)

@@ -17,7 +17,7 @@ from tests.e2e.label_studio.drawn_cells import SIDE, cells, middle
 from tests.e2e.label_studio.seen import iou
 
 LABELLED, UNSEEN = range(12), range(100, 103)
-STEPS = 15
+STEPS = 10
 
 
 def place(x: float, y: float) -> dict:

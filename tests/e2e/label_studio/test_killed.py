@@ -29,7 +29,7 @@ class Ward:
 
     def start(self) -> Server:
         account = self._ground.account
-        self.server = backend(self._folder, self.port, self._ground.url, account.token, train_steps=5, track_frames=50)
+        self.server = backend(self._folder, self.port, self._ground.url, account.token, train_steps=3, track_frames=50)
         self.server.wait()
         return self.server
 

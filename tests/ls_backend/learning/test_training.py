@@ -430,20 +430,3 @@ def test_old_jobs_leave_the_disk(world):
     assert sorted(path.name for path in (world.home / "jobs").iterdir()) == [
         f"label-studio-000{i}" for i in (3, 4, 5)
     ]  # fmt: skip
-
-
-@pytest.mark.e2e
-def test_a_real_training(home):
-    world = World(home, images=5)
-    world.settings.train_steps = 2
-    status = world.run(lambda training, state: real(training), 200)
-    last = status["last"]
-    assert last["state"] in ("used", "kept out")
-    assert 0 < last["before"] <= 1
-    assert 0 < last["after"] <= 1
-    assert (last["state"] == "used") == (last["after"] > last["before"]) == bool(world.models.used)
-
-
-async def real(training):
-    training.request()
-    await ended(training)
