@@ -67,7 +67,8 @@ class Guard:
         if not slash or not _same(head, self._secret):
             return scope, False
         path = f"/{rest}"
-        return {**scope, "path": path, "raw_path": path.encode()}, True
+        # the page of /docs asks for its schema, and sends what is tried out there, below the root
+        return {**scope, "root_path": f"/{head}", "path": path, "raw_path": path.encode()}, True
 
     def _refusal(self, scope: Scope, headers: dict[str, str], knows_secret: bool) -> tuple[int, str] | None:
         path, method = scope["path"], scope["method"]

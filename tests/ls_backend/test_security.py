@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -64,6 +66,16 @@ def test_the_secret_is_the_head_of_the_path() -> None:
         assert server.post(f"/{SECRET}/webhook", json={}).json()["path"] == "/webhook"
         for path in ("/versions", "/wrong/versions", f"/{SECRET}", f"/{SECRET}x/versions", f"//{SECRET}/versions"):
             assert server.get(path).status_code == 401, path
+
+
+def test_the_page_of_endpoints_finds_them_below_the_secret() -> None:
+    app = FastAPI()
+    app.get("/versions")(lambda: {"versions": []})
+    settings = Settings(host="0.0.0.0", secret=SECRET)
+    with TestClient(Guard(app, settings), base_url="http://sam.example.org") as server:
+        [schema] = re.findall(r"url: '([^']+)'", server.get(f"/{SECRET}/docs").text)
+        [root] = server.get(schema).json()["servers"]
+        assert server.get(f"{root['url']}/versions").json() == {"versions": []}
 
 
 def test_the_health_needs_no_secret_and_planes_have_their_own() -> None:
