@@ -70,6 +70,8 @@ def test_the_official_command(videos: Path, processes: int) -> None:
     predictor.set_image(np.asarray(Image.open(videos / "mose/JPEGImages/one/00000.jpg")))
     masks, _, _ = predictor.predict(point_coords=[[30, 36]], point_labels=[1])
     assert masks.shape[1:] == (72, 96)
+    if processes > 1:
+        return
     again = train(videos, "--use-cluster", "0", "--num-gpus", str(processes), *changes)
     assert again.returncode == 0, again.stderr
     assert "going on from step 2" in again.stdout
