@@ -10,7 +10,9 @@ PY := $(VENV)/bin/python
 # where the tests and the demo find Label Studio and label-studio-ml, each in an environment of its own
 export LABEL_STUDIO_PYTHON := $(abspath $(LABEL_STUDIO)/bin/python)
 export LABEL_STUDIO_ML_PYTHON := $(abspath $(LABEL_STUDIO_ML)/bin/python)
-# pip would turn 25,000 files into bytecode, which takes minutes and of which a run needs a tenth
+# pip would turn 25,000 files into bytecode, which takes minutes and of which a run needs a tenth; that tenth is kept, or
+# every process would make it anew: images with Python often turn that off
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(PY) -m pip install --no-compile
 
 .DEFAULT_GOAL := help
