@@ -1,11 +1,12 @@
 """Build models and predictors: by name, from a checkpoint, or from a config in Meta's layout."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sam2_core.configs import load_config, own_settings
 from sam2_core.errors import InputError
@@ -80,7 +81,8 @@ def load_model(
     state = load_state_dict(found.path)
     chosen = config if config is not None else found.config or config_for(state)
     overrides = [*STABLE_SINGLE_MASK, *([] if image_size is None else [f"model.image_size={image_size}"])]
-    model = build_model(load_config(chosen, overrides))
+    with _NoInitialValues():
+        model = build_model(load_config(chosen, overrides))
     check_state_dict(model, state)
     model.load_state_dict(state)
     return model.to(resolve_device(device)).eval()
@@ -195,14 +197,29 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves out `torch.nn.init`, whose random numbers take longer than to read the checkpoint that replaces them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == torch.nn.init.__name__:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
 def _load(
     config: Mapping[str, Any], ckpt_path: str | Path | None, device: str | torch.device, mode: str
 ) -> sam2.SAM2Base:
     from sam2_core.weights.checkpoints import check_state_dict, load_state_dict
 
-    model = build_model(config)
-    if ckpt_path is not None:
+    if ckpt_path is None:
+        model = build_model(config)
+    else:
         state = load_state_dict(ckpt_path)
+        with _NoInitialValues():
+            model = build_model(config)
         check_state_dict(model, state)
         model.load_state_dict(state)
     model = model.to(resolve_device(device))

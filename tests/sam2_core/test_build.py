@@ -253,6 +253,16 @@ def test_checkpoint_is_loaded(checkpoint, small_model):
     assert torch.equal(predictor.model.no_mem_embed, small_model.no_mem_embed)
 
 
+def test_no_random_weights_are_drawn_for_a_checkpoint(checkpoint, monkeypatch):
+    def drawn(*_, **__):
+        raise AssertionError("they take longer than the checkpoint")
+
+    monkeypatch.setattr(torch.Tensor, "uniform_", drawn)
+    load_model(checkpoint, device="cpu", config="cells-nano", image_size=96)
+    with pytest.raises(AssertionError):
+        build_sam2(NANO, None, device="cpu", hydra_overrides_extra=SMALL)
+
+
 def test_load_model_by_path(checkpoint, small_model):
     model = load_model(checkpoint, device="cpu", config="cells-nano", image_size=96)
     assert model.image_size == 96
