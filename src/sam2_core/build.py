@@ -75,16 +75,13 @@ def load_model(
     InputError
         No such model, device or config, or the checkpoint does not fit the config.
     """
-    from sam2_core.weights.checkpoints import check_state_dict, config_for, load_state_dict, resolve
+    from sam2_core.weights.checkpoints import config_for, load_state_dict, resolve
 
     found = resolve(name_or_path)
     state = load_state_dict(found.path)
     chosen = config if config is not None else found.config or config_for(state)
     overrides = [*STABLE_SINGLE_MASK, *([] if image_size is None else [f"model.image_size={image_size}"])]
-    with _NoInitialValues():
-        model = build_model(load_config(chosen, overrides))
-    check_state_dict(model, state)
-    model.load_state_dict(state)
+    model = _build_with(state, load_config(chosen, overrides))
     return model.to(resolve_device(device)).eval()
 
 
@@ -209,19 +206,23 @@ class _NoInitialValues(TorchFunctionMode):
         return func(*args, **given)
 
 
+def _build_with(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> sam2.SAM2Base:
+    """A model with the weights of a checkpoint, which have to be all that the config's model has."""
+    from sam2_core.weights.checkpoints import check_state_dict
+
+    with _NoInitialValues():
+        model = build_model(config)
+    check_state_dict(model, state)
+    model.load_state_dict(state)
+    return model
+
+
 def _load(
     config: Mapping[str, Any], ckpt_path: str | Path | None, device: str | torch.device, mode: str
 ) -> sam2.SAM2Base:
-    from sam2_core.weights.checkpoints import check_state_dict, load_state_dict
+    from sam2_core.weights.checkpoints import load_state_dict
 
-    if ckpt_path is None:
-        model = build_model(config)
-    else:
-        state = load_state_dict(ckpt_path)
-        with _NoInitialValues():
-            model = build_model(config)
-        check_state_dict(model, state)
-        model.load_state_dict(state)
+    model = build_model(config) if ckpt_path is None else _build_with(load_state_dict(ckpt_path), config)
     model = model.to(resolve_device(device))
     return model.eval() if mode == "eval" else model
 

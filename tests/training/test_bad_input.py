@@ -103,6 +103,18 @@ def test_a_killed_worker_is_said_and_what_to_do() -> None:
     assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="no such signal here")
+def test_a_handler_of_somebody_else_stays() -> None:
+    def handler(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        list(stream_batches(StepBatches([sequence()], settings(1)), 0, 1))
+        assert signal.getsignal(signal.SIGCHLD) == handler
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_workers_go_on_after_ctrl_c() -> None:
     """A terminal sends it to the whole group of processes, and the step under way wants its batches."""
     interrupt = FailsAt(lambda: os.kill(os.getpid(), signal.SIGINT))
